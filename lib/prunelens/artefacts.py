@@ -1,0 +1,168 @@
+"""Compute or load: the one place that names files and decides whether to compute.
+
+An artefact is one file computed by one stage, ``STAGE/SLUG-HASH.EXTENSION``, the hash being that of its parameters
+and of the stage's version; a JSON beside it says how it came to be. Writing is atomic, damage is noticed, and two
+processes that want the same artefact compute it once.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "torch-lucent", "kornia", "scikit-image")
+
+
+class Store:
+    """Artefacts below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def table(self, stage: str, slug: str, parameters: dict, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table (parquet), computed unless it is there already."""
+        return self._get(stage, slug, parameters, compute, ".parquet", _write_table, pd.read_parquet)
+
+    def arrays(self, stage: str, slug: str, parameters: dict, compute: Callable[[], Arrays]) -> Arrays:
+        """Named arrays (safetensors), computed unless they are there already."""
+        load = safetensors.numpy.load_file
+        return self._get(stage, slug, parameters, compute, ".safetensors", _write_arrays, load)
+
+    def file(self, stage: str, slug: str, parameters: dict, extension: str) -> Path:
+        """Where the artefact lies or will lie. ``parameters`` must be JSON and hold all that its content depends on."""
+        return self.root / stage / f"{slug}-{fingerprint({'stage': stage, **parameters})}{extension}"
+
+    def _get(
+        self,
+        stage: str,
+        slug: str,
+        parameters: dict,
+        compute: Callable[[], Any],
+        extension: str,
+        write: Callable[[Any, Path], None],
+        load: Callable[[Path], Any],
+    ) -> Any:
+        file = self.file(stage, slug, parameters, extension)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(file):
+            if _intact(file):
+                return load(file)
+            started = time.perf_counter()
+            content = compute()
+            with atomic(file) as temporary:
+                write(content, temporary)
+                digest = sha256(temporary)
+            record = {
+                "artefact": file.name,
+                "sha256": digest,
+                "parameters": parameters,
+                "seconds": round(time.perf_counter() - started, 3),
+                **provenance(),
+            }
+            write_text(file.with_name(file.name + ".json"), json.dumps(record, indent=2))
+            return content
+
+
+def fingerprint(parameters: dict) -> str:
+    """Twelve hexadecimal digits that depend on the parameters' content, not on their order."""
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(file: Path) -> Iterator[Path]:
+    """A temporary name beside ``file``, flushed to disk and renamed to it at the end; removed where writing fails."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{os.getpid()}-{file.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, f"{file} could not be written ({error.strerror}); everything before it is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    with atomic(file) as temporary:
+        temporary.write_text(text)
+
+
+def _write_table(table: pd.DataFrame, file: Path) -> None:
+    table.to_parquet(file, index=False)
+
+
+def _write_arrays(arrays: Arrays, file: Path) -> None:
+    safetensors.numpy.save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
+
+
+def _intact(file: Path) -> bool:
+    """Whether the artefact is there; a damaged one is set aside, and that is said."""
+    note = file.with_name(file.name + ".json")
+    if not (file.exists() and note.exists()):
+        return False
+    try:
+        if json.loads(note.read_text())["sha256"] == sha256(file):
+            return True
+        reason = "its content does not match its checksum"
+    except (json.JSONDecodeError, KeyError) as error:
+        reason = f"its note {note.name} is unreadable ({error})"
+    aside = file.with_name(f"{file.name}.damaged")
+    log.warning("%s is damaged: %s; set aside as %s and computed again", file, reason, aside.name)
+    file.replace(aside)
+    note.unlink()
+    return False
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Held by one process at a time; the system releases it when a process dies, however it dies."""
+    lock = file.with_name(f".{file.name}.lock")
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """What the numbers depend on besides parameters: code, package versions and machine."""
+    library = Path(__file__).parent
+    sources = sorted(library.glob("*.py"))
+    return {
+        "library_sha256": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(),
+        "git_commit": _git(library, "rev-parse", "HEAD"),
+        "git_dirty": bool(_git(library, "status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

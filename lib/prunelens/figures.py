@@ -1,0 +1,588 @@
+"""The one style of the study's figures, the plots that several notebooks share, and how a figure is kept.
+
+A method has one color and one marker everywhere; controls are grey; iterative schedules are dashed. Plots
+take tidy tables, return the figure, and leave it to `save` to write it beside the table that it shows. A
+point or line is the mean over seeds; its bar is the 95 % t interval over seeds (none with a single seed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from prunelens.statistics import mean_interval
+
+WIDTH = 7.0  # inches, the width of the report
+
+
+class Look(NamedTuple):
+    color: str
+    marker: str
+    label: str
+
+
+# Okabe & Ito's palette, which readers with any color vision can tell apart; greys for the controls.
+LOOKS = {
+    "dense": Look("#222222", "o", "dense"),
+    "dense_retrained": Look("#767676", "o", "dense, retrained"),
+    "random_init": Look("#B0B0B0", "o", "random weights"),
+    "unstructured_local": Look("#56B4E9", "v", "unstructured, per layer"),
+    "unstructured_global": Look("#0072B2", "^", "unstructured, global"),
+    "structured_l1": Look("#D55E00", "s", "structured, L1"),
+    "connection_l1": Look("#009E73", "D", "connection, L1"),
+    "connection_l1_unmasked": Look("#CC79A7", "d", "connection, L1, unmasked"),
+    "connection_random": Look("#E69F00", "P", "connection, random"),
+    "connection_random_unmasked": Look("#A6761D", "X", "connection, random, unmasked"),
+}
+METHOD_COLORS = {method: look.color for method, look in LOOKS.items()}
+CONTROLS = ("dense", "dense_retrained", "random_init")
+REFERENCES = {
+    "not retrained": ("dense", "random_init"),
+    "retrained": ("dense", "dense_retrained"),
+}  # by panel
+OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499")  # for methods that a user adds
+
+TOTALS = ("pooled", "within")  # rows of statistics.grouped_correlations that are no method
+
+SCHEDULES = {"none": "not retrained", "one_shot": "one-shot", "iterative": "iterative"}
+LABELS = {
+    "rate": "nominal pruning rate",
+    "conv_sparsity": "sparsity of the conv weights",
+    "total_sparsity": "sparsity of all parameters",
+    "top1": "Top-1 accuracy",
+    "loss": "loss (nats)",
+    "epoch": "epoch of retraining",
+    "mis": "MIS",
+    "mean_mis": "mean MIS",
+    "two_afc_accuracy": "2-AFC accuracy",
+    "margin": "margin (similarity)",
+}
+
+
+def look(method: str) -> Look:
+    """Color, marker and label of a method; an unknown one gets one that its name fixes."""
+    own = OTHERS[crc32(method.encode()) % len(OTHERS)]
+    return LOOKS.get(method) or Look(own, "*", method.replace("_", " "))
+
+
+def label(column: str) -> str:
+    """Axis label, with the unit where there is one, of a table's column."""
+    return LABELS.get(column, column.replace("_", " "))
+
+
+# ---------------------------------------------------------------------------------------------------- style
+
+
+def style() -> None:
+    """Set the style of every figure that is drawn from now on: readable at 7 inches, light grid, no frame."""
+    sns.set_theme(context="paper", style="whitegrid", palette=list(METHOD_COLORS.values())[3:])
+    plt.rcParams.update(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "savefig.dpi": 150,
+            "svg.hashsalt": "prunelens",  # else the ids in an SVG differ from run to run
+            "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+            "font.size": 9,
+            "axes.labelsize": 9,
+            "axes.titlesize": 9.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "xtick.labelsize": 8.5,
+            "ytick.labelsize": 8.5,
+            "legend.fontsize": 8.5,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#444444",
+            "axes.linewidth": 0.8,
+            "grid.color": "#E4E4E4",
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.6,
+            "lines.markersize": 5,
+            "hatch.linewidth": 0.6,
+        }
+    )
+
+
+def canvas(rows: int = 1, columns: int = 1, height: float = 3.2, **options) -> tuple[Figure, NDArray]:
+    """An empty figure in the study's style, as wide as the report: figure and axes (rows, columns)."""
+    style()
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
+
+
+def save(
+    figure: Figure,
+    name: str,
+    table: pd.DataFrame,
+    caption: str,
+    folder: Path,
+    provenance: Mapping[str, object] | None = None,
+) -> Figure:
+    """Write NAME.png, NAME.svg, NAME.csv (the plotted table) and NAME.json (caption and provenance) into
+    `folder`.
+
+    Each file appears whole or not at all; the same figure gives the same bytes. Returns the figure, closed,
+    so that a notebook whose cell ends with this call shows it once.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {
+        "png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
+        "svg": lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
+        "csv": lambda path: table.to_csv(path, index=False, lineterminator="\n"),
+        "json": lambda path: path.write_text(
+            json.dumps({"caption": caption, **(provenance or {})}, indent=2, default=str) + "\n"
+        ),
+    }
+    with plt.rc_context({"svg.hashsalt": "prunelens", "savefig.dpi": 150}):
+        for ending, write in writers.items():
+            path = folder / f"{name}.{ending}"
+            draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                write(draft)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    plt.close(figure)
+    return figure
+
+
+# ----------------------------------------------------------------------------------- values over the rates
+
+
+def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None = None) -> Figure:
+    """Top-1 over the pruning rate, one line per method; dense controls and chance as horizontal lines.
+
+    Columns: method, rate, schedule, seed, top1 (and `x`, where that is conv_sparsity or total_sparsity). Rows
+    of different epochs or optimizers would be averaged: choose before. `chance` is 1 / number of classes.
+    """
+    figure = measure_by_rate(table, "top1", x)
+    for axis in figure.axes:
+        axis.set_ylim(bottom=0)
+        if chance is not None:
+            axis.axhline(chance, color="#999999", linewidth=1, linestyle=":", zorder=1)
+            axis.annotate(
+                "chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                textcoords="offset points", ha="right", va="bottom", color="#767676", fontsize=8,
+            )  # fmt: skip
+    return figure
+
+
+def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
+    """Mean of a measure per network over the pruning rate, one panel for networks as pruned and one for
+    retrained.
+
+    Columns: method, rate, schedule, seed, `value`, `x`. A table with one row per unit is averaged over the
+    alive units of each network first. The dense network shows in both panels, the retrained one beside the
+    retrained.
+    """
+    table = network_means(_need(table, "method", "rate", "schedule", "seed", value, x), value, x)
+    pruned = table[~table.method.isin(CONTROLS)]
+    panels = {
+        "not retrained": pruned[pruned.schedule == "none"],
+        "retrained": pruned[pruned.schedule != "none"],
+    }
+    panels = {title: rows for title, rows in panels.items() if len(rows)} or {"": pruned}
+    figure, axes = canvas(1, len(panels), 3.6, sharey=True)
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        for method in REFERENCES.get(title, CONTROLS):
+            _reference(axis, table.loc[table.method == method, value], method)
+        for (method, schedule), series in _by_method(rows):
+            _series(axis, series, x, value, method, schedule)
+        axis.set(title=title, xlabel=label(x))
+        if x == "rate":
+            axis.set_xticks(sorted(rows.rate.unique()))
+    axes[0, 0].set_ylabel(label(value))
+    _legend(figure, table)
+    return figure
+
+
+def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
+    """Mean of a measure over Top-1, one point per network; hollow where not retrained, larger at higher
+    rates.
+
+    Columns: method, rate, schedule, seed, top1, `value`; rows per network, or per unit (averaged first).
+    """
+    table = network_means(_need(table, "method", "rate", "schedule", "seed", "top1", value), value, "top1")
+    figure, axes = canvas(height=4)
+    axis = axes[0, 0]
+    for (method, schedule), rows in _by_method(table):
+        color, marker, _ = look(method)
+        hollow = schedule == "none" and method not in CONTROLS
+        axis.scatter(
+            rows.top1, rows[value], s=22 + 60 * rows.rate, marker=marker, linewidths=1.2, zorder=3,
+            edgecolors=color if hollow else "white", facecolors="white" if hollow else color,
+        )  # fmt: skip
+    axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the network's units")
+    _legend(figure, table, lines=False)
+    return figure
+
+
+def network_means(table: pd.DataFrame, value: str, *more: str) -> pd.DataFrame:
+    """One row per network: mean of `value` over its alive units. A table without units is returned as it is.
+
+    Columns kept: method, rate, schedule, seed and `more`.
+    """
+    if "unit" not in table:
+        return table
+    keys = list(dict.fromkeys(["method", "rate", "schedule", "seed", *more]))
+    return _alive(table, value).groupby(keys, sort=False, as_index=False, observed=True)[value].mean()
+
+
+def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
+    """Distribution of a per-unit measure in each network: outline, quartiles, median (white) and mean
+    (diamond).
+
+    Columns: method, rate, schedule, unit, alive, `value`; seeds of one configuration are pooled. Dead units
+    are left out and counted beside.
+    """
+    table = _need(table, "method", "rate", "schedule", "unit", "alive", value)
+    groups = [
+        (method, schedule, rate, rows)
+        for (method, schedule), series in _by_method(table)
+        for rate, rows in series.groupby("rate")
+    ]
+    figure, axes = canvas(height=0.75 + 0.3 * len(groups))
+    axis = axes[0, 0]
+    for y, (method, _schedule, _rate, rows) in enumerate(groups):
+        values, color = _alive(rows, value)[value].to_numpy(float), look(method).color
+        if values.size > 1 and np.ptp(values) > 0:
+            violin = axis.violinplot(values, [y], orientation="horizontal", widths=0.85, showextrema=False)
+            violin["bodies"][0].set(facecolor=color, edgecolor="none", alpha=0.4)
+        if values.size:
+            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+            axis.plot([low, high], [y, y], color=color, linewidth=5, solid_capstyle="butt")
+            axis.plot(middle, y, "|", color="white", markersize=6, markeredgewidth=1.6)
+            axis.plot(
+                values.mean(), y, "D", color="white", markeredgecolor="#222222", markersize=3.8, zorder=4
+            )
+        dead = int((~rows.alive.astype(bool)).sum())
+        axis.annotate(
+            f"{values.size:,} units" + (f", {dead:,} dead" if dead else ""), (1.01, y),
+            xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color="#555555",
+        )  # fmt: skip
+    axis.set(xlabel=label(value), ylim=(len(groups) - 0.4, -0.6))
+    axis.set_yticks(range(len(groups)), [_name(*group[:3]) for group in groups])
+    axis.grid(False, axis="y")
+    return figure
+
+
+def learning_curves(table: pd.DataFrame, values: Sequence[str] = ("top1", "loss")) -> Figure:
+    """Course of retraining: a row of panels per value, a panel per rate; dense, retrained, is in every panel.
+
+    Columns: method, rate, schedule, seed, epoch and those of `values` that the table has. Each seed is a thin
+    line, their mean a thick one.
+    """
+    values = [value for value in values if value in table]
+    table = _need(table, "method", "rate", "schedule", "seed", "epoch", *values or ["top1"])
+    control = table[table.method.isin(CONTROLS)]
+    pruned = table[~table.method.isin(CONTROLS)]
+    rates = sorted(pruned.rate.unique()) or [0.0]
+    figure, axes = canvas(len(values), len(rates), 0.9 + 2.1 * len(values), sharex=True, sharey="row")
+    for row, value in zip(axes, values, strict=True):
+        for axis, rate in zip(row, rates, strict=True):
+            shown = pd.concat([control, pruned[pruned.rate == rate]])
+            for (method, schedule), series in _by_method(shown):
+                options = {"color": look(method).color, "linestyle": _dashes(schedule)}
+                if series.seed.nunique() > 1:
+                    for _, one in series.groupby("seed"):
+                        axis.plot(one.epoch, one[value], linewidth=0.6, alpha=0.5, **options)
+                axis.plot(series.groupby("epoch")[value].mean(), **options)
+        row[0].set_ylabel(label(value))
+    for axis, rate in zip(axes[0], rates, strict=True):
+        axis.set_title(f"rate {rate:g}" if len(pruned) else "")
+    figure.supxlabel(label("epoch"), fontsize=9)
+    _legend(figure, table, markers=False)
+    return figure
+
+
+# --------------------------------------------------------------------------------------- pruning and weights
+
+
+def sparsity_bars(table: pd.DataFrame) -> Figure:
+    """Sparsity measured after pruning (outline) and after retraining (filled) against the nominal rate
+    (black).
+
+    Columns: method, rate, stage ("pruned" or "retrained"), conv_sparsity, total_sparsity. An outline that is
+    not filled is a network whose pruned weights have grown back.
+    """
+    table = _need(table, "method", "rate", "stage", "conv_sparsity", "total_sparsity")
+    methods = [method for method in _order(table.method) if method not in CONTROLS]
+    rates = sorted(table.loc[table.method.isin(methods), "rate"].unique())
+    figure, axes = canvas(1, 2, 3.4, sharey=True)
+    wide = 0.8 / max(len(methods), 1)
+    for axis, value in zip(axes[0], ("conv_sparsity", "total_sparsity"), strict=True):
+        for i, method in enumerate(methods):
+            for stage in ("retrained", "pruned"):
+                rows = table[(table.method == method) & (table.stage == stage)]
+                heights = rows.groupby("rate")[value].mean().reindex(rates)
+                places = np.arange(len(rates)) + (i - (len(methods) - 1) / 2) * wide
+                color = look(method).color
+                fill = {"color": color} if stage == "retrained" else {"facecolor": "none", "edgecolor": color}
+                axis.bar(places, heights, wide * 0.86, linewidth=0 if stage == "retrained" else 1, **fill)
+        for place, rate in enumerate(rates):
+            axis.plot([place - 0.43, place + 0.43], [rate, rate], color="#222222", linewidth=1.2)
+        axis.set(title=label(value), xlabel=label("rate"))
+        axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        axis.grid(False, axis="x")
+    axes[0, 0].set(ylabel="share of weights that are 0", ylim=(0, 1))
+    meaning = [
+        Line2D([], [], color="#222222", linewidth=1.2, label="nominal rate"),
+        Patch(facecolor="none", edgecolor="#555555", label="as pruned"),
+        Patch(color="#555555", label="after retraining"),
+    ]
+    handles = [Patch(color=look(method).color, label=look(method).label) for method in methods]
+    figure.legend(handles=[*handles, *meaning], loc="outside lower center", ncols=3)
+    return figure
+
+
+def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
+    """Which kernels of one conv are kept: a panel per method, rows output channels, columns input channels.
+
+    masks: method -> (C_out, C_in, k, k), True where a weight is kept; the grey level is the kept share of a
+    kernel.
+    """
+    figure, axes = canvas(1, len(masks), 0.75 + WIDTH / max(len(masks), 2) * 0.9)
+    for axis, (method, mask) in zip(axes[0], masks.items(), strict=True):
+        kept = np.asarray(mask, float).mean((2, 3))
+        picture = axis.imshow(kept, cmap="Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        axis.set_title(look(method).label, color=look(method).color, fontsize=8.5)
+        axis.set_xlabel("input channel")
+        axis.grid(False)
+    axes[0, 0].set_ylabel("output channel")
+    figure.colorbar(picture, ax=axes, label="kept share of the kernel", shrink=0.8)
+    return figure
+
+
+def weight_histogram(table: pd.DataFrame) -> Figure:
+    """Distribution of weights, one outline per method, logarithmic in height.
+
+    Columns: method, left, right (edges of the bin), count. The pruned weights are the bin around 0.
+    """
+    table = _need(table, "method", "left", "right", "count")
+    figure, axes = canvas(height=3)
+    for method in _order(table.method):
+        bins = table[table.method == method].sort_values("left")
+        edges = [*bins.left, bins.right.iloc[-1]]
+        axes[0, 0].stairs(bins["count"] / bins["count"].sum(), edges, color=look(method).color, linewidth=1.4)
+    axes[0, 0].set(xlabel="weight", ylabel="share of the weights", yscale="log")
+    _legend(figure, table, markers=False)
+    return figure
+
+
+# ------------------------------------------------------------------------------------------ other plots
+
+
+def correlation_forest(table: pd.DataFrame) -> Figure:
+    """Correlations with their intervals, one row each, as `statistics.grouped_correlations` returns them.
+
+    First column: the group (methods keep their color; pooled and within are black); then r, low, high, n.
+    """
+    table = _need(table, "r", "low", "high", "n")
+    figure, axes = canvas(height=0.9 + 0.28 * len(table))
+    axis = axes[0, 0]
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    names = table[table.columns[0]].astype(str)
+    for y, (name, row) in enumerate(zip(names, table.itertuples(), strict=True)):
+        total = name in TOTALS
+        color, marker, _ = Look("#222222", "D", name) if total else look(name)
+        if np.isfinite(row.r):
+            axis.plot([row.low, row.high], [y, y], color=color, linewidth=2 if total else 1.4)
+            axis.plot(row.r, y, marker, color=color)
+        text = f"{row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}], n = {row.n}"
+        axis.annotate(
+            text if np.isfinite(row.r) else f"no value, n = {row.n}", (1.02, y),
+            xycoords=("axes fraction", "data"), va="center", fontsize=8,
+        )  # fmt: skip
+    axis.set_yticks(range(len(table)), [name if name in TOTALS else look(name).label for name in names])
+    axis.set(xlim=(-1.02, 1.02), ylim=(len(table) - 0.5, -0.5), xlabel="correlation, 95 % interval")
+    axis.grid(False, axis="y")
+    return figure
+
+
+def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
+    """Confusion matrix in percent of each true class: rows true classes, columns predicted ones.
+
+    matrix: (C, C) counts; a class without images stays empty.
+    """
+    matrix = np.asarray(matrix, float)
+    if matrix.shape != (len(class_names),) * 2:
+        raise ValueError(
+            f"confusion matrix has shape {matrix.shape}, for {len(class_names)} rows and columns"
+        )
+    with np.errstate(invalid="ignore"):
+        share = 100 * matrix / matrix.sum(1, keepdims=True)
+    figure, axes = canvas(height=5.4)
+    axis = axes[0, 0]
+    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    if len(class_names) <= 20:
+        for (i, j), percent in np.ndenumerate(share):
+            if percent >= 0.5:
+                axis.text(j, i, f"{percent:.0f}", ha="center", va="center", fontsize=7.5, color="white" if percent > 55 else "#222222")  # noqa: E501 # fmt: skip
+    axis.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(class_names)), class_names)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    axis.grid(False)
+    figure.colorbar(picture, label="images of the true class (%)", shrink=0.8)
+    return figure
+
+
+class Cell(NamedTuple):
+    """One unit in one network. picture: (H, W, 3) feature visualization, or None for a dead unit; top and
+    bottom: natural images (n, h, w, 3) of strongest and weakest activation, or None; caption: a short line
+    below."""
+
+    picture: NDArray | None
+    caption: str = ""
+    top: NDArray | None = None
+    bottom: NDArray | None = None
+
+
+def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: Sequence[str]) -> Figure:
+    """Units (rows) in several networks (columns): what each unit shows, with natural images beside.
+
+    cells: units x networks. A dead unit is a hatched box that says so. Images are uint8, or floats in [0, 1].
+    """
+    if len(cells) != len(units) or any(len(row) != len(networks) for row in cells):
+        raise ValueError(f"unit_rows needs {len(units)} rows (units) of {len(networks)} cells (networks)")
+    shown = max((len(c.top) for row in cells for c in row if c.top is not None), default=0)
+    widths = [1.0] + ([1 / shown, 1 / shown] if shown else [])
+    side = (WIDTH - 0.5) / (len(networks) * (sum(widths) + 0.12))
+    style()
+    figure = plt.figure(figsize=(WIDTH, 0.3 + len(units) * (side + 0.26)))
+    parts = figure.subfigures(1, len(networks), wspace=0.02, squeeze=False)[0]
+    for j, (part, network) in enumerate(zip(parts, networks, strict=True)):
+        part.suptitle(network, fontsize=9, fontweight="bold")
+        axes = part.subplots(len(units), len(widths), squeeze=False, width_ratios=widths)
+        for i, row in enumerate(cells):
+            _cell(axes[i], row[j], shown)
+            if i == 0 and shown:
+                axes[i, 1].set_title("top", fontsize=7, fontweight="normal", loc="center", pad=2)
+                axes[i, 2].set_title("bottom", fontsize=7, fontweight="normal", loc="center", pad=2)
+            if j == 0:
+                axes[i, 0].set_ylabel(units[i], fontsize=8)
+    return figure
+
+
+def _cell(axes: NDArray, cell: Cell, shown: int) -> None:
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    axes[0].set_xlabel(cell.caption, fontsize=7.5, labelpad=2)
+    if cell.picture is None:
+        axes[0].add_patch(plt.Rectangle((0, 0), 1, 1, facecolor="#F4F4F4", edgecolor="#AAAAAA", hatch="////"))
+        axes[0].text(0.5, 0.5, "dead", ha="center", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})  # noqa: E501 # fmt: skip
+        axes[0].set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    else:
+        axes[0].imshow(cell.picture)
+    for axis, images in zip(axes[1:], (cell.top, cell.bottom), strict=False):
+        if images is None:
+            axis.set_visible(False)
+        else:
+            axis.imshow(_stack(images, shown))
+
+
+def _stack(images: NDArray, rows: int) -> NDArray:
+    """Images (n, h, w, 3) as one column of `rows` images with white gaps of two pixels."""
+    images = np.asarray(images)
+    white = 255 if images.dtype == np.uint8 else 1.0
+    padded = np.pad(images, ((0, rows - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=white)
+    padded = np.pad(padded, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=white)
+    return padded.reshape(-1, *padded.shape[2:])
+
+
+# ---------------------------------------------------------------------------------------------------- parts
+
+
+def _need(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns))
+        raise ValueError(f"table to plot lacks {', '.join(missing)}; it has {found}")
+    if table.empty:
+        raise ValueError("table to plot is empty")
+    return table
+
+
+def _alive(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    alive = table.alive.astype(bool) if "alive" in table else True
+    return table[alive & table[value].notna()]
+
+
+def _order(methods: pd.Series) -> list[str]:
+    """Methods of a table in the order of `LOOKS`, unknown ones last."""
+    found = [str(method) for method in methods.unique()]
+    return sorted(found, key=lambda method: list(LOOKS).index(method) if method in LOOKS else len(LOOKS))
+
+
+def _by_method(table: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Rows by (method, schedule), in the order of the legend."""
+    return [
+        ((method, str(schedule)), rows)
+        for method in _order(table.method)
+        for schedule, rows in table[table.method == method].groupby("schedule", observed=True)
+    ]
+
+
+def _dashes(schedule: str) -> str:
+    return "--" if schedule == "iterative" else "-"
+
+
+def _name(method: str, schedule: str, rate: float) -> str:
+    if method in CONTROLS:
+        return look(method).label
+    return f"{look(method).label}, {rate:g}" + ("" if schedule == "one_shot" else f" ({SCHEDULES[schedule]})")
+
+
+def _series(axis: Axes, rows: pd.DataFrame, x: str, value: str, method: str, schedule: str) -> None:
+    """One line through the means over seeds at each rate, with their intervals and the single seeds as
+    dots."""
+    color, marker, _ = look(method)
+    points = [(group[x].mean(), *mean_interval(group[value])) for _, group in rows.groupby("rate")]
+    xs, means, lows, highs = np.array(sorted(points)).T
+    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, markeredgecolor="white", markeredgewidth=0.7, zorder=3)  # noqa: E501 # fmt: skip
+    if rows.groupby("rate").size().max() > 1:
+        axis.vlines(xs, lows, highs, color=color, linewidth=1.1, zorder=2)
+        axis.scatter(rows[x], rows[value], s=6, color=color, alpha=0.45, linewidths=0, zorder=2)
+
+
+def _reference(axis: Axes, values: pd.Series, method: str) -> None:
+    if values.notna().any():
+        mean, low, high = mean_interval(values)
+        dashes = (0, (5, 1.5)) if method == "dense_retrained" else "-"
+        axis.axhline(mean, color=look(method).color, linewidth=1.3, linestyle=dashes, zorder=1)
+        if np.isfinite(low):
+            axis.axhspan(low, high, color=look(method).color, alpha=0.12, linewidth=0)
+
+
+def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bool = True) -> None:
+    """The methods of a table, and what dashes or hollow markers mean, below the panels."""
+    handles = []
+    for method in _order(table.method):
+        color, marker, text = look(method)
+        line = "none" if not lines else (0, (5, 1.5)) if method == "dense_retrained" else "-"
+        marker = "" if not markers or (lines and method in CONTROLS) else marker
+        handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=text))
+    schedules = set(table.schedule) if "schedule" in table else set()
+    if lines and "iterative" in schedules:
+        handles.append(Line2D([], [], color="#555555", linestyle="--", label="iterative"))
+    if not lines and len(schedules) > 1:
+        handles.append(Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="not retrained"))  # noqa: E501 # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)

@@ -1,0 +1,69 @@
+"""Figures made of images: samples of the data, and the tasks behind MIS."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prunelens import figures
+from prunelens.datasets import ImageSet
+
+
+def image_samples(image_set: ImageSet, per_class: int = 12, classes: int = 10) -> Figure:
+    """The first images of the first classes, one row per class."""
+    rows = [np.flatnonzero(image_set.labels == label)[:per_class] for label in range(len(image_set.class_names))][:classes]
+    figure, axes = figures.canvas(len(rows), 1, 0.2 + len(rows) * figures.WIDTH / (per_class + 2))
+    for axis, indices, name in zip(axes[:, 0], rows, image_set.class_names, strict=False):
+        axis.imshow(strip(image_set.images[indices], per_class))
+        bare(axis)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def strip(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Images (n, h, w, 3) side by side in rows of ``columns`` images, with white gaps."""
+    rows = -(-len(images) // columns)
+    padded = np.pad(images, ((0, rows * columns - len(images)), (gap, 0), (gap, 0), (0, 0)), constant_values=255)
+    n, height, width, _ = padded.shape
+    return padded.reshape(n // columns, columns, height, width, 3).swapaxes(1, 2).reshape(-1, columns * width, 3)
+
+
+class Task(NamedTuple):
+    """A unit's extreme images, most extreme first: top and bottom (N (K + 1), h, w, 3)."""
+
+    heading: str
+    top: np.ndarray
+    bottom: np.ndarray
+
+
+def task_gallery(units: Sequence[Task], tasks: int, explanations: int) -> Figure:
+    """One 2-AFC task per unit: K explanations of each side, and between them a query of each kind.
+
+    It is the first task under the "inner" query rule without shuffling: one explanation of each bin of N ranks, and
+    the query of rank N K.
+    """
+    shown = np.arange(explanations) * tasks
+    columns = int(np.ceil(np.sqrt(explanations)))
+    figure, axes = plt.subplots(len(units), 3, figsize=(figures.WIDTH, 1.75 * len(units)), width_ratios=[1, 0.55, 1])
+    for row, unit in zip(np.atleast_2d(axes), units, strict=True):
+        queries = np.stack([unit.top[explanations * tasks], unit.bottom[explanations * tasks]])
+        row[0].imshow(strip(unit.top[shown], columns))
+        row[1].imshow(strip(queries, 1, gap=4))
+        row[2].imshow(strip(unit.bottom[shown], columns))
+        for axis in row:
+            bare(axis)
+        row[0].set_ylabel(unit.heading, rotation=0, ha="right", va="center", fontsize=8)
+    for axis, title in zip(np.atleast_2d(axes)[0], ("excite the unit", "queries", "do not excite it"), strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def bare(axis: Axes) -> None:
+    """No ticks, no frame."""
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)

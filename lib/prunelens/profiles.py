@@ -1,0 +1,202 @@
+"""Profiles: one YAML file holds every number that changes results."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+FOLDER = Path(__file__).parents[2] / "notebooks" / "profiles"
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Method = Literal["unstructured_local", "unstructured_global", "structured_l1", "connection_l1", "connection_random"]
+
+
+class Section(pydantic.BaseModel):
+    """Unknown keys and values of another type are errors; numbers are never read from strings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Section):
+    """What the networks are trained, tested and recorded on."""
+
+    source: Literal["embedded", "folder"]
+    size: Count  # pixels, the images' width and height
+    train_images: Count | None = None  # a seeded sample, equal per class; none: all
+    validation_images: Count | None = None
+    stimulus_images: Count  # drawn from the training images, equal per class
+    root: str | None = None  # a folder with train/WNID and val/WNID; $NAME is read from the environment
+    download: Literal["imagenette"] | None = None  # fetch it with torchvision into ``root`` where it is missing
+    extra_stimuli: str | None = None  # one more folder WNID/FILE whose images are all stimuli
+
+
+class Training(Section):
+    """How a network is trained. The paper: SGD .01, momentum .9, weight decay 1e-4, gamma .9, batch 128."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    batch_size: Count = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["exponential", "one_cycle"] = "exponential"
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.9
+    smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.08  # least area that RandomResizedCrop keeps
+    aux_weight: Annotated[float, Field(ge=0)] = 0.0  # of each auxiliary head's loss; the paper: .3
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Network(Section):
+    """Which network is pruned, and where its trained weights come from."""
+
+    architecture: Literal["googlenet", "bvlc_googlenet"]
+    outputs: Count  # number of logits
+    weights: str  # a safetensors file ($NAME is read from the environment), "torchvision", or "scratch"
+    scratch: Training | None = None  # how the dense network is trained where weights are "scratch"
+
+
+class Iterative(Section):
+    """Pruning in steps: each prunes the same fraction of what remains, then retrains for an equal share of epochs."""
+
+    methods: list[Method] = []
+    rates: list[Rate] = []
+    steps: Count = 4
+
+
+class Pruning(Section):
+    """The grid of variants."""
+
+    methods: list[Method]
+    rates: list[Rate]
+    seeds: list[int] = Field(min_length=1)
+    unmasked: list[Method] = ["connection_l1"]  # also retrained without masks, as the paper's code did
+    iterative: Iterative = Iterative()
+
+
+class Interpretability(Section):
+    """MIS: N tasks of K explanations on each side, under one similarity."""
+
+    similarity: Literal["stlpips", "efficientnet_lite0", "dreamsim"]
+    tasks: Count = 20
+    explanations: Count = 9
+    queries: Literal["inner", "outer"] = "inner"
+    temperature: Annotated[float, Field(gt=0)] | None = None  # none: the published one, or fitted on the dense network
+
+
+class Visualization(Section):
+    """Feature visualisations of the same seeded sample of units in every network."""
+
+    layers: list[str]  # dotted layer names
+    units_per_layer: Count
+    size: Count  # pixels
+    steps: Count
+    methods: list[Method]
+    rates: list[Rate]
+
+
+class Statistics(Section):
+    resamples: Count = 2000  # of every bootstrap
+
+
+class Profile(Section):
+    """Everything that one run of the study depends on."""
+
+    name: str
+    about: str
+    seed: int = 0
+    batch_size: Count = 64  # of forward passes; changes no result
+    data: Data
+    network: Network
+    pruning: Pruning
+    retraining: Training
+    interpretability: Interpretability
+    visualization: Visualization
+    latency_batches: list[Count] = [1, 32]
+    statistics: Statistics = Statistics()
+
+
+def names() -> list[str]:
+    """The profiles that the project ships."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Profile:
+    """Read a profile by its name or path and change the keys named by ``overrides`` ("key.path=value").
+
+    Raises:
+        FileNotFoundError: no such profile; lists those there are.
+        ValueError: unknown key (suggests the nearest), wrong type or value; names file and key.
+    """
+    file = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(f"profile {name!r}: no file {file}; expected a path to a YAML file or one of {names()}")
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"profile {file}: not valid YAML: {error}") from error
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Profile.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"profile {file}: " + "; ".join(map(_explain, error.errors()))) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as a string; this loader reads it as the number that was meant."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one key; ``value`` is read as YAML."""
+    path, separator, value = override.partition("=")
+    if not separator:
+        raise ValueError(f"override {override!r}: expected key.path=value")
+    *parents, last = path.strip().split(".")
+    section = content
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"override {override!r}: {parent} is no section of the profile")
+    section[last] = yaml.load(value, _Loader)
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}{_suggest(error['loc'])}"
+    if error["type"] == "missing":
+        return f"key {key} is missing"
+    return f"key {key}: found {error['input']!r}, {error['msg'].lower()}"
+
+
+def _suggest(location: tuple[str | int, ...]) -> str:
+    section: Any = Profile
+    for key in location[:-1]:
+        section = section.model_fields[key].annotation if hasattr(section, "model_fields") else None
+    known = [*getattr(section, "model_fields", {})]
+    near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(known)})" if known else ""
+
+
+def expand(path: str, key: str) -> Path:
+    """A profile's path with $NAME replaced from the environment.
+
+    Raises:
+        ValueError: the environment has no such name; names it and the profile's key.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "$" in expanded:
+        name = expanded.split("$", 1)[1].split("/")[0].strip("{}")
+        raise ValueError(f"{key} = {path}: the environment variable {name} is not set")
+    return Path(expanded)

@@ -1,0 +1,159 @@
+"""Retraining (and training from scratch) with masks that hold."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from prunelens import evaluation, pruning
+from prunelens.datasets import ImageSet
+from prunelens.profiles import Training
+
+
+def train(
+    network: nn.Module,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    recipe: Training,
+    *,
+    seed: int,
+    device: torch.device,
+    masks: pruning.Masks | None = None,
+    label: str = "training",
+) -> pd.DataFrame:
+    """Train ``network`` in place; masked weights are zero after every optimiser step.
+
+    The loss is the cross-entropy among the data set's own classes, so that data with few classes does not spend
+    its gradient on silencing the outputs of absent ones; auxiliary heads, where the network has them, add
+    ``recipe.aux_weight`` times theirs.
+
+    Returns one row per epoch, epoch 0 being the network as given: epoch, learning_rate (of its first step),
+    train_loss, train_top1 (on augmented images, running), seconds, and the validation set's top1, top5, ...
+    as ``evaluation.accuracy`` names them.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _train(network, train_set, validation_set, recipe, seed, device, masks or {}, label)
+
+
+def _train(
+    network: nn.Module,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    recipe: Training,
+    seed: int,
+    device: torch.device,
+    masks: pruning.Masks,
+    label: str,
+) -> pd.DataFrame:
+    network.to(device)
+    masks = {name: mask.to(device) for name, mask in masks.items()}
+    pruning.apply(network, masks)
+    rows = [{"epoch": 0, "seconds": 0.0, **_validate(network, validation_set, recipe, device)}]
+    steps_per_epoch = -(-len(train_set) // recipe.batch_size)
+    optimizer = _optimizer(network, recipe)
+    schedule = _schedule(optimizer, recipe, steps_per_epoch)
+    known = torch.from_numpy(train_set.logits).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    progress = tqdm(total=recipe.epochs * steps_per_epoch, desc=label, unit="batch", mininterval=5, leave=False)
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        learning_rate = optimizer.param_groups[0]["lr"]
+        losses, hits = [], 0
+        network.train()
+        for images, labels in _batches(train_set, recipe, generator, device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                outputs = network(images)
+                loss, logits = _loss(outputs, labels, known, recipe.aux_weight)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            pruning.apply(network, masks)
+            losses.append(loss.detach() * len(labels))
+            hits += (logits.argmax(1) == labels).sum()
+            progress.update()
+        train_loss = float(torch.stack(losses).sum()) / len(train_set)
+        if not np.isfinite(train_loss):
+            raise FloatingPointError(f"{label}: the loss is {train_loss} in epoch {epoch}; lower training.learning_rate")
+        rows.append(
+            {
+                "epoch": epoch,
+                "learning_rate": learning_rate,
+                "train_loss": train_loss,
+                "train_top1": float(hits) / len(train_set),
+                "seconds": time.perf_counter() - started,
+                **_validate(network, validation_set, recipe, device),
+            }
+        )
+        progress.set_postfix(epoch=epoch, top1=f"{rows[-1]['top1_known']:.3f}")
+    progress.close()
+    network.eval()
+    return pd.DataFrame(rows)
+
+
+def _validate(network: nn.Module, image_set: ImageSet, recipe: Training, device: torch.device) -> dict[str, float]:
+    return evaluation.accuracy(evaluation.logits(network, image_set, 2 * recipe.batch_size, device), image_set)
+
+
+def _loss(outputs: Tensor | tuple, labels: Tensor, known: Tensor, aux_weight: float) -> tuple[Tensor, Tensor]:
+    """The loss of the main head plus ``aux_weight`` times those of the auxiliary ones; the main head's known logits."""
+    heads = [outputs] if isinstance(outputs, Tensor) else [head for head in outputs if head is not None]
+    losses = [functional.cross_entropy(head[:, known].float(), labels) for head in heads]
+    return losses[0] + aux_weight * sum(losses[1:]), heads[0][:, known]
+
+
+def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: Training, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Stepped once per batch: the rate falls by ``gamma`` per epoch, or rises and falls in one cycle."""
+    if recipe.schedule == "one_cycle":
+        total = max(1, recipe.epochs * steps_per_epoch)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total, pct_start=0.2)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.gamma ** (step // steps_per_epoch))
+
+
+def _batches(
+    image_set: ImageSet, recipe: Training, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    order = torch.randperm(len(image_set), generator=generator).numpy()
+    for start in range(0, len(order), recipe.batch_size):
+        indices = np.sort(order[start : start + recipe.batch_size])  # sorted: a memory map reads forwards
+        images = torch.from_numpy(image_set.images[indices]).to(device).permute(0, 3, 1, 2).float().div(255)
+        labels = torch.from_numpy(image_set.labels[indices]).to(device)
+        yield augment(images, recipe.smallest_crop, generator), labels
+
+
+def augment(images: Tensor, smallest_crop: float, generator: torch.Generator) -> Tensor:
+    """Random resized crop and horizontal flip of every image, as torchvision's RandomResizedCrop draws them.
+
+    Args:
+        images: (n, 3, height, width).
+        smallest_crop: the least fraction of the area that a crop keeps (the paper: .08); aspect ratios 3/4 to 4/3.
+        generator: of the CPU, whatever the images' device.
+    """
+    n = len(images)
+    area = smallest_crop + (1 - smallest_crop) * torch.rand(n, generator=generator)
+    ratio = torch.exp(torch.empty(n).uniform_(-0.2877, 0.2877, generator=generator))  # log(4/3) = .2877
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    flip = torch.randint(2, (n,), generator=generator) * 2 - 1
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = width * flip, height
+    theta[:, 0, 2] = (1 - width) * (2 * torch.rand(n, generator=generator) - 1)
+    theta[:, 1, 2] = (1 - height) * (2 * torch.rand(n, generator=generator) - 1)
+    grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    crops = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return crops.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Makes the environment of this study (.venv, once), then runs its notebooks or its tests. See --help.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+VENV="$ROOT/.venv"
+
+usage() {
+    cat <<'HELP'
+Reruns the study: executes its notebooks in order and writes every figure and table.
+
+  ./run_all.sh [PROFILE] [options]     set up if needed, then run a profile (default: quick)
+  ./run_all.sh test [pytest options]   set up if needed, then run all tests
+
+Profiles
+  smoke            embedded images, tiny numbers: only checks that everything works (minutes)
+  quick            embedded images, 2 CPU cores, no further download (about 12 minutes)
+  imagenette       Imagenette and torchvision's ImageNet weights (one GPU, or a night of CPU)
+  imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (hours of CPU, or minutes of GPU)
+  imagenet         the full grid on ImageNet-1k, from a folder of yours (GPU days)
+  FILE.yaml        a profile of your own; notebooks/profiles/ holds the ones above
+
+Options
+  --notebooks LIST   only these, by number: 01,05 or 03-06 or 00,03-06
+  --set KEY=VALUE    change one number of the profile, KEY dotted; repeat for more
+  --device DEVICE    auto (default), cpu or cuda
+  --out DIR          write figures, tables and executed notebooks here instead of figures/PROFILE
+  -h, --help         this text
+
+Examples
+  ./run_all.sh
+  ./run_all.sh quick --notebooks 05-06 --set seed=1
+  ./run_all.sh test -k pruning
+
+The first run installs several GB of packages into .venv, which takes minutes; later runs start in seconds.
+Whatever was computed is loaded, not computed again: after an interruption, run the same command again.
+Exit status: 0 all done, 1 a notebook failed, 2 wrong usage, 130 interrupted.
+Environment: PYTHON names the Python (>= 3.11) to make .venv from.
+HELP
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# The first Python >= 3.11 that can make an environment. The lock was resolved with 3.11, so that comes first.
+find_python() {
+    local name
+    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python}; do
+        if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+    say "run_all.sh: no Python >= 3.11 with the venv module found (looked for: ${PYTHON:-python3.11 to python3.14, python3, python})."
+    say "Install one (Debian and Ubuntu: apt install python3.11 python3.11-venv) or name it: PYTHON=/path/to/python ./run_all.sh"
+    return 2
+}
+
+# What the installed packages and the installed project depend on; a moved checkout counts as a new one.
+packages_fingerprint() {
+    { cat "$ROOT/requirements.lock"; printf '%s\n' "$ROOT"; "$VENV/bin/python" -VV 2>&1 || true; } | cksum
+}
+project_fingerprint() { { cat "$ROOT/pyproject.toml"; packages_fingerprint; } | cksum; }
+
+# Each stage ends by writing its stamp, so an interrupted one leaves none and is done again from its start.
+stamped() { [ -f "$VENV/.$1.stamp" ] && [ "$(cat "$VENV/.$1.stamp")" = "$("${1}_fingerprint")" ]; }
+stamp() { "${1}_fingerprint" > "$VENV/.$1.stamp"; }
+
+# uv finds Python 3.11, or fetches it.
+install_with_uv() {
+    uv venv --quiet --python "${PYTHON:-3.11}" "$VENV" &&
+        uv pip install --python "$VENV/bin/python" -r "$ROOT/requirements.lock"
+}
+
+install_with_pip() {
+    local python
+    python="$(find_python)"
+    "$python" -m venv --clear "$VENV"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -r "$ROOT/requirements.lock"
+}
+
+install_packages() {
+    say "Installing the packages of requirements.lock into .venv: several GB, some minutes, once."
+    rm -rf "$VENV"
+    if command -v uv >/dev/null; then
+        install_with_uv && return
+        say "uv could not install them (it does not read pip's settings): trying pip."
+    fi
+    install_with_pip
+}
+
+# The lock holds the build backend, so this downloads nothing.
+install_project() {
+    if "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e "$ROOT"
+    else
+        uv pip install --quiet --python "$VENV/bin/python" --no-deps --no-build-isolation -e "$ROOT"
+    fi
+}
+
+set_up() {
+    local stage
+    for stage in packages project; do
+        stamped "$stage" && continue
+        "install_$stage"
+        stamp "$stage"
+    done
+}
+
+if [ "${1:-}" = test ]; then
+    shift
+    set_up
+    cd "$ROOT"
+    exec "$VENV/bin/python" -m pytest "$@"
+fi
+for argument in "$@"; do
+    case "$argument" in -h | --help) usage; exit 0 ;; esac
+done
+set_up
+# The kernel python3 is .venv's own, whatever else this machine has installed.
+unset JUPYTER_PATH
+export JUPYTER_PREFER_ENV_PATH=1
+exec "$VENV/bin/python" -m prunelens.runner "$@"

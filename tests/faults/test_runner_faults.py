@@ -1,0 +1,226 @@
+"""Every way a run can go wrong ends with a message naming notebook and cell, and a status other than 0."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from prunelens import profiles, runner
+
+REAL_LOAD = profiles.load  # the project fixture replaces it
+
+
+def run(project, capsys, *arguments: str) -> tuple[int, str, str]:
+    status = runner.main(["quick", *arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended but was not yet collected does not."""
+    status = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+    ).stdout.strip()
+    return bool(status) and not status.startswith("Z")
+
+
+# ---------------------------------------------------------------- before anything is executed: status 2
+
+
+@pytest.fixture
+def untouched(project):
+    """A good first notebook that must not be executed when something after it is wrong."""
+    project.notebook("00_good", "print(1)")
+    yield
+    assert not project.results.exists(), "something was executed although the request was wrong"
+
+
+def test_unknown_parameter(project, untouched, capsys):
+    project.notebook("01_old", parameters='profile: str = "quick"\ndevice: str = "auto"')
+    status, _, err = run(project, capsys)
+    assert status == 2
+    assert "01_old.ipynb: unknown parameter overrides, out; its parameters cell has: profile, device" in err
+
+
+def test_no_parameters_cell(project, untouched, capsys):
+    project.notebook("01_untagged", "profile = 'quick'", parameters=None)
+    status, _, err = run(project, capsys)
+    assert (status, err) == (2, "prunelens: 01_untagged.ipynb: no cell is tagged 'parameters'\n")
+
+
+def test_missing_kernel(project, untouched, capsys):
+    project.notebook("01_kernel", kernel="julia-0.3")
+    status, _, err = run(project, capsys)
+    assert status == 2
+    assert "01_kernel.ipynb: no kernel 'julia-0.3'; there are: " in err and "python3" in err
+
+
+def test_kernel_python3_of_another_python(project, untouched, capsys, monkeypatch, tmp_path):
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(
+        '{"argv": ["/opt/other/bin/python"], "display_name": "p", "language": "python"}'
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    status, _, err = run(project, capsys)
+    assert status == 2
+    assert "starts /opt/other/bin/python" in err and "unset JUPYTER_PATH" in err
+
+
+def test_broken_notebook_file(project, untouched, capsys):
+    (project.notebooks / "01_broken.ipynb").write_text('{"cells": [')
+    status, _, err = run(project, capsys)
+    assert status == 2
+    assert "01_broken.ipynb: not a readable notebook" in err
+
+
+def test_unknown_notebook(project, untouched, capsys):
+    status, _, err = run(project, capsys, "--notebooks", "00,12")
+    assert (status, err) == (2, "prunelens: --notebooks 00,12: no notebook 12; there are 00\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "data.sise=64"], "unknown key data.sise (did you mean size?)"),
+        (["--set", "data.size=large"], "key data.size: found 'large'"),
+        (["--set", "seed"], "override 'seed': expected key.path=value"),
+    ],
+)
+def test_wrong_profile_key_or_type(project, untouched, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(runner.profiles, "load", REAL_LOAD)
+    status, _, err = run(project, capsys, *arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_unknown_profile(project, untouched, capsys, monkeypatch):
+    monkeypatch.setattr(runner.profiles, "load", REAL_LOAD)
+    assert runner.main(["qick"]) == 2
+    assert "'qick'" in capsys.readouterr().err
+
+
+def test_unknown_option(project, untouched, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        runner.main(["quick", "--divice", "cpu"])
+    assert stopped.value.code == 2
+    assert "--divice" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- while a notebook is executed: status 1
+
+
+def test_raising_cell_stops_the_run_and_keeps_what_was_finished(project, capsys):
+    project.notebook("00_good", "print(1)")
+    project.notebook("01_bad", "x = 1", 'print("epoch 7")\nraise ValueError("rate 2 is no rate")', "y = 2")
+    project.notebook("02_later", "print(3)")
+    status, out, err = run(project, capsys, "--set", "seed=1")
+    assert status == 1
+    assert "[1/3] 00_good: done" in out and "02_later: started" not in out
+    assert "[2/3] 01_bad: FAILED after " in err
+    assert ' in cell 4 of 5 (print("epoch 7")): ValueError: rate 2 is no rate' in err
+    assert "  | epoch 7\n" in err and "  | ValueError: rate 2 is no rate\n" in err
+    assert "\x1b" not in err
+    assert "finished: 00_good\n" in err and "not run: 02_later\n" in err
+    assert "./run_all.sh quick --notebooks 01,02 --set seed=1\n" in err
+    assert {"00_good.ipynb", "00_good.html", "01_bad.failed.ipynb", "01_bad.log"} <= project.kept()
+    assert not {"01_bad.ipynb", "01_bad.html"} & project.kept()
+    assert "00_good.html" in (project.results / "index.html").read_text()
+
+
+def test_a_failure_keeps_the_earlier_good_copy_and_a_success_removes_the_failed_one(project, capsys):
+    project.notebook("00_notebook", "print('good')")
+    assert run(project, capsys)[0] == 0
+    before = (project.results / "notebooks" / "00_notebook.ipynb").read_bytes()
+    project.notebook("00_notebook", "1 / 0")
+    assert run(project, capsys)[0] == 1
+    assert (project.results / "notebooks" / "00_notebook.ipynb").read_bytes() == before
+    failed = nbformat.read(project.results / "notebooks" / "00_notebook.failed.ipynb", as_version=4)
+    assert "ZeroDivisionError" in str(failed.cells)
+    project.notebook("00_notebook", "print('good')")
+    assert run(project, capsys)[0] == 0
+    assert "00_notebook.failed.ipynb" not in project.kept()
+
+
+@pytest.mark.parametrize(
+    "leave", ["import sys; sys.exit(0)", "import sys; sys.exit(3)", "exit()", "quit()", "raise SystemExit"]
+)
+def test_a_cell_that_exits_early(project, capsys, leave):
+    project.notebook("00_leaves", f'print("so far")\n{leave}', "print(2)")
+    status, _, err = run(project, capsys)
+    assert status == 1
+    assert "00_leaves: FAILED after " in err
+    assert ' in cell 3 of 4 (print("so far")): ended the notebook early' in err
+    assert "  | so far\n" in err
+    assert "00_leaves.ipynb" not in project.kept() and "00_leaves.failed.ipynb" in project.kept()
+
+
+def test_exit_in_the_last_cell_counts_too(project, capsys):
+    project.notebook("00_leaves", "exit()")
+    assert run(project, capsys)[0] == 1
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
+def test_a_kernel_that_dies(project, capsys, end):
+    project.notebook("00_dies", f'import os\nprint("so far", flush=True)\n{end}', "print(2)")
+    status, _, err = run(project, capsys)
+    assert status == 1
+    assert "00_dies: FAILED after " in err
+    assert " in cell 3 of 4 (import os): the kernel died" in err
+    assert "00_dies.ipynb" not in project.kept() and "00_dies.failed.ipynb" in project.kept()
+
+
+def test_a_cell_that_was_skipped(project, capsys):
+    path = project.notebook("00_skips", "print(1)", "print(2)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].metadata["tags"] = ["skip-execution"]
+    nbformat.write(notebook, path)
+    status, _, err = run(project, capsys)
+    assert status == 1
+    assert "was not executed: print(1)" in err
+
+
+# ---------------------------------------------------------------- done to the process from outside
+
+
+@pytest.fixture
+def waiting(project):
+    """A run whose notebook says its kernel's process and then waits; ended, whatever the test did."""
+    project.notebook(
+        "00_waits", 'import os; open("pid", "w").write(str(os.getpid())); import time; time.sleep(600)'
+    )
+    process = project.start("quick")
+    pid = Path(project.root / "pid")
+    wait_for(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
+    assert process.poll() is None, process.communicate()[0]
+    yield process, int(pid.read_text())
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_is_clean(project, waiting, number):
+    process, kernel = waiting
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, output
+    assert "00_waits: interrupted" in output and "Traceback" not in output
+    assert "./run_all.sh quick --notebooks 00\n" in output
+    assert not alive(kernel)
+    assert project.kept() == {"00_waits.failed.ipynb", "00_waits.log"}
+
+
+def test_a_killed_run_leaves_no_kernel_computing(waiting):
+    process, kernel = waiting
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(kernel))

@@ -24,7 +24,8 @@ Options
   --notebooks LIST   only these, by number: 01,05 or 03-06 or 00,03-06
   --set KEY=VALUE    change one number of the profile, KEY dotted; repeat for more
   --device DEVICE    auto (default), cpu or cuda
-  --out DIR          write figures, tables and executed notebooks here instead of figures/PROFILE
+  --out DIR          write into DIR/figures/PROFILE instead of figures/PROFILE, and keep what was
+                     computed in DIR/runs instead of data/runs
   -h, --help         this text
 
 Examples

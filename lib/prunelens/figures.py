@@ -92,7 +92,6 @@ def style() -> None:
     sns.set_theme(context="paper", style="whitegrid", palette=list(METHOD_COLORS.values())[3:])
     plt.rcParams.update(
         {
-            "figure.constrained_layout.use": True,
             "figure.dpi": 100,
             "savefig.dpi": 150,
             "svg.hashsalt": "prunelens",  # else the ids in an SVG differ from run to run
@@ -122,7 +121,9 @@ def style() -> None:
 def canvas(rows: int = 1, columns: int = 1, height: float = 3.2, **options) -> tuple[Figure, NDArray]:
     """An empty figure in the study's style, as wide as the report: figure and axes (rows, columns)."""
     style()
-    return plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
+    return plt.subplots(
+        rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options
+    )
 
 
 def save(
@@ -133,11 +134,10 @@ def save(
     folder: Path,
     provenance: Mapping[str, object] | None = None,
 ) -> Figure:
-    """Write NAME.png, NAME.svg, NAME.csv (the plotted table) and NAME.json (caption and provenance) into
-    `folder`.
+    """Write NAME.png, NAME.svg, NAME.csv (the plotted table) and NAME.json (caption, provenance).
 
-    Each file appears whole or not at all; the same figure gives the same bytes. Returns the figure, closed,
-    so that a notebook whose cell ends with this call shows it once.
+    Each file appears in `folder` whole or not at all; the same figure gives the same bytes. Returns the figure,
+    closed, so that a notebook whose cell ends with this call shows it once.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,23 +175,23 @@ def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None 
     for axis in figure.axes:
         axis.set_ylim(bottom=0)
         if chance is not None:
-            axis.axhline(chance, color="#999999", linewidth=1, linestyle=":", zorder=1)
+            axis.axhline(chance, color="#444444", linewidth=1, linestyle=":", zorder=2)
             axis.annotate(
-                "chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                textcoords="offset points", ha="right", va="bottom", color="#767676", fontsize=8,
+                "chance", (0.01, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                textcoords="offset points", va="bottom", color="#555555", fontsize=8,
             )  # fmt: skip
     return figure
 
 
 def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
-    """Mean of a measure per network over the pruning rate, one panel for networks as pruned and one for
-    retrained.
+    """Mean of a measure over the pruning rate, one panel for networks as pruned and one for retrained ones.
 
     Columns: method, rate, schedule, seed, `value`, `x`. A table with one row per unit is averaged over the
-    alive units of each network first. The dense network shows in both panels, the retrained one beside the
-    retrained.
+    alive units of each network first. The dense network shows in both panels, the retrained one in the second.
     """
-    table = network_means(_need(table, "method", "rate", "schedule", "seed", value, x), value, x)
+    table = _need(table, "method", "rate", "schedule", "seed", value, x)
+    height = label(value) + (", mean of the units" if "unit" in table else "")
+    table = network_means(table, value, x)
     pruned = table[~table.method.isin(CONTROLS)]
     panels = {
         "not retrained": pruned[pruned.schedule == "none"],
@@ -202,19 +202,22 @@ def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         for method in REFERENCES.get(title, CONTROLS):
             _reference(axis, table.loc[table.method == method, value], method)
-        for (method, schedule), series in _by_method(rows):
-            _series(axis, series, x, value, method, schedule)
+        groups = _by_method(rows)
+        for i, ((method, schedule), series) in enumerate(groups):
+            aside = (
+                0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0
+            )  # so that bars do not hide bars
+            _series(axis, series.rate, series[x] + aside, series[value], method, schedule)
         axis.set(title=title, xlabel=label(x))
         if x == "rate":
             axis.set_xticks(sorted(rows.rate.unique()))
-    axes[0, 0].set_ylabel(label(value))
+    axes[0, 0].set_ylabel(height)
     _legend(figure, table)
     return figure
 
 
 def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
-    """Mean of a measure over Top-1, one point per network; hollow where not retrained, larger at higher
-    rates.
+    """Mean of a measure over Top-1, one point per network; hollow if not retrained, larger at higher rates.
 
     Columns: method, rate, schedule, seed, top1, `value`; rows per network, or per unit (averaged first).
     """
@@ -224,11 +227,12 @@ def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
     for (method, schedule), rows in _by_method(table):
         color, marker, _ = look(method)
         hollow = schedule == "none" and method not in CONTROLS
+        paint = {"edgecolors": color, "facecolors": "white"} if hollow else {"color": color}
+        area = 50 if method in CONTROLS else _area(rows.rate)
         axis.scatter(
-            rows.top1, rows[value], s=22 + 60 * rows.rate, marker=marker, linewidths=1.2, zorder=3,
-            edgecolors=color if hollow else "white", facecolors="white" if hollow else color,
-        )  # fmt: skip
-    axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the network's units")
+            rows.top1, rows[value], s=area, marker=marker, linewidths=1.2, alpha=0.85, zorder=3, **paint
+        )
+    axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the units")
     _legend(figure, table, lines=False)
     return figure
 
@@ -245,8 +249,7 @@ def network_means(table: pd.DataFrame, value: str, *more: str) -> pd.DataFrame:
 
 
 def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
-    """Distribution of a per-unit measure in each network: outline, quartiles, median (white) and mean
-    (diamond).
+    """Distribution of a per-unit measure in each network: outline, quartiles (bar) and mean (diamond).
 
     Columns: method, rate, schedule, unit, alive, `value`; seeds of one configuration are pooled. Dead units
     are left out and counted beside.
@@ -265,12 +268,10 @@ def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
             violin = axis.violinplot(values, [y], orientation="horizontal", widths=0.85, showextrema=False)
             violin["bodies"][0].set(facecolor=color, edgecolor="none", alpha=0.4)
         if values.size:
-            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-            axis.plot([low, high], [y, y], color=color, linewidth=5, solid_capstyle="butt")
-            axis.plot(middle, y, "|", color="white", markersize=6, markeredgewidth=1.6)
             axis.plot(
-                values.mean(), y, "D", color="white", markeredgecolor="#222222", markersize=3.8, zorder=4
+                np.quantile(values, [0.25, 0.75]), [y, y], color=color, linewidth=5, solid_capstyle="butt"
             )
+            axis.plot(values.mean(), y, "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
         dead = int((~rows.alive.astype(bool)).sum())
         axis.annotate(
             f"{values.size:,} units" + (f", {dead:,} dead" if dead else ""), (1.01, y),
@@ -306,7 +307,8 @@ def learning_curves(table: pd.DataFrame, values: Sequence[str] = ("top1", "loss"
         row[0].set_ylabel(label(value))
     for axis, rate in zip(axes[0], rates, strict=True):
         axis.set_title(f"rate {rate:g}" if len(pruned) else "")
-    figure.supxlabel(label("epoch"), fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel(label("epoch"))
     _legend(figure, table, markers=False)
     return figure
 
@@ -315,8 +317,7 @@ def learning_curves(table: pd.DataFrame, values: Sequence[str] = ("top1", "loss"
 
 
 def sparsity_bars(table: pd.DataFrame) -> Figure:
-    """Sparsity measured after pruning (outline) and after retraining (filled) against the nominal rate
-    (black).
+    """Sparsity after pruning (outline) and after retraining (filled) against the nominal rate (black).
 
     Columns: method, rate, stage ("pruned" or "retrained"), conv_sparsity, total_sparsity. An outline that is
     not filled is a network whose pruned weights have grown back.
@@ -357,7 +358,7 @@ def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
     masks: method -> (C_out, C_in, k, k), True where a weight is kept; the grey level is the kept share of a
     kernel.
     """
-    figure, axes = canvas(1, len(masks), 0.75 + WIDTH / max(len(masks), 2) * 0.9)
+    figure, axes = canvas(1, len(masks), 0.75 + WIDTH / max(len(masks), 2) * 0.9, sharey=True)
     for axis, (method, mask) in zip(axes[0], masks.items(), strict=True):
         kept = np.asarray(mask, float).mean((2, 3))
         picture = axis.imshow(kept, cmap="Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
@@ -404,7 +405,7 @@ def correlation_forest(table: pd.DataFrame) -> Figure:
         if np.isfinite(row.r):
             axis.plot([row.low, row.high], [y, y], color=color, linewidth=2 if total else 1.4)
             axis.plot(row.r, y, marker, color=color)
-        text = f"{row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}], n = {row.n}"
+        text = f"{row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}], n = {row.n}".replace("-", "\N{MINUS SIGN}")
         axis.annotate(
             text if np.isfinite(row.r) else f"no value, n = {row.n}", (1.02, y),
             xycoords=("axes fraction", "data"), va="center", fontsize=8,
@@ -443,9 +444,11 @@ def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
 
 
 class Cell(NamedTuple):
-    """One unit in one network. picture: (H, W, 3) feature visualization, or None for a dead unit; top and
-    bottom: natural images (n, h, w, 3) of strongest and weakest activation, or None; caption: a short line
-    below."""
+    """One unit in one network.
+
+    picture: feature visualization (H, W, 3), or None for a dead unit; caption: a short line below; top and
+    bottom: natural images (n, h, w, 3) of its strongest and weakest activation, or None.
+    """
 
     picture: NDArray | None
     caption: str = ""
@@ -461,42 +464,50 @@ def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: S
     if len(cells) != len(units) or any(len(row) != len(networks) for row in cells):
         raise ValueError(f"unit_rows needs {len(units)} rows (units) of {len(networks)} cells (networks)")
     shown = max((len(c.top) for row in cells for c in row if c.top is not None), default=0)
-    widths = [1.0] + ([1 / shown, 1 / shown] if shown else [])
-    side = (WIDTH - 0.5) / (len(networks) * (sum(widths) + 0.12))
+    narrow = 1 / shown if shown else 0.0  # width of a column of natural images, in widths of a picture
+    left, above, below, gap = 0.25, 0.42 if shown else 0.25, 0.22, 0.1  # inches
+    side = min(1.7, ((WIDTH - left) / len(networks) - gap) / (1 + 2 * narrow))
+    step = side * (1 + 2 * narrow) + gap
+    wide, high = left + step * len(networks), above + len(units) * (side + below)
     style()
-    figure = plt.figure(figsize=(WIDTH, 0.3 + len(units) * (side + 0.26)))
-    parts = figure.subfigures(1, len(networks), wspace=0.02, squeeze=False)[0]
-    for j, (part, network) in enumerate(zip(parts, networks, strict=True)):
-        part.suptitle(network, fontsize=9, fontweight="bold")
-        axes = part.subplots(len(units), len(widths), squeeze=False, width_ratios=widths)
+    figure = plt.figure(figsize=(wide, high))
+
+    def axes(x: float, y: float, width: float) -> Axes:
+        """Axes without frame, `width` pictures wide, one picture high; top left corner at (x, y) inches."""
+        box = (x / wide, 1 - (y + side) / high, width * side / wide, side / high)
+        return figure.add_axes(box, xticks=[], yticks=[], frame_on=False)
+
+    def text(x: float, y: float, words: str, **options) -> None:
+        figure.text(x / wide, 1 - y / high, words, ha="center", va="top", **options)
+
+    for j, network in enumerate(networks):
+        x = left + j * step
+        beside = [x + side * (1 + k * narrow) + 0.03 for k in range(2)]
+        text(x + side / 2, 0.04, network, weight="bold")
+        if shown:
+            for start, name in zip(beside, ("top", "bottom"), strict=True):
+                text(start + side * narrow / 2, above - 0.13, name, fontsize=7)
         for i, row in enumerate(cells):
-            _cell(axes[i], row[j], shown)
-            if i == 0 and shown:
-                axes[i, 1].set_title("top", fontsize=7, fontweight="normal", loc="center", pad=2)
-                axes[i, 2].set_title("bottom", fontsize=7, fontweight="normal", loc="center", pad=2)
+            y, cell = above + i * (side + below), row[j]
+            axis = axes(x, y, 1)
+            _picture(axis, cell)
             if j == 0:
-                axes[i, 0].set_ylabel(units[i], fontsize=8)
+                axis.set_ylabel(units[i], fontsize=8)
+            for start, images in zip(beside, (cell.top, cell.bottom), strict=True):
+                if images is not None:
+                    axes(start, y, narrow).imshow(_stack(images, shown), aspect="auto")
     return figure
 
 
-def _cell(axes: NDArray, cell: Cell, shown: int) -> None:
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    axes[0].set_xlabel(cell.caption, fontsize=7.5, labelpad=2)
-    if cell.picture is None:
-        axes[0].add_patch(plt.Rectangle((0, 0), 1, 1, facecolor="#F4F4F4", edgecolor="#AAAAAA", hatch="////"))
-        axes[0].text(0.5, 0.5, "dead", ha="center", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})  # noqa: E501 # fmt: skip
-        axes[0].set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    else:
-        axes[0].imshow(cell.picture)
-    for axis, images in zip(axes[1:], (cell.top, cell.bottom), strict=False):
-        if images is None:
-            axis.set_visible(False)
-        else:
-            axis.imshow(_stack(images, shown))
+def _picture(axis: Axes, cell: Cell) -> None:
+    axis.set_xlabel(cell.caption, fontsize=7.5, labelpad=2)
+    if cell.picture is not None:
+        axis.imshow(cell.picture)
+        return
+    box = plt.Rectangle((0.01, 0.01), 0.98, 0.98, facecolor="#F4F4F4", edgecolor="#AAAAAA", hatch="////")
+    axis.add_patch(box)
+    axis.text(0.5, 0.5, "dead", ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none"})
+    axis.set(xlim=(0, 1), ylim=(0, 1))
 
 
 def _stack(images: NDArray, rows: int) -> NDArray:
@@ -535,10 +546,16 @@ def _order(methods: pd.Series) -> list[str]:
 def _by_method(table: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     """Rows by (method, schedule), in the order of the legend."""
     return [
-        ((method, str(schedule)), rows)
+        ((method, schedule), rows)
         for method in _order(table.method)
-        for schedule, rows in table[table.method == method].groupby("schedule", observed=True)
+        for schedule in SCHEDULES
+        if len(rows := table[(table.method == method) & (table.schedule == schedule)])
     ]
+
+
+def _area(rate):
+    """Marker area in square points of a network pruned at `rate`."""
+    return 14 + 70 * rate
 
 
 def _dashes(schedule: str) -> str:
@@ -551,23 +568,23 @@ def _name(method: str, schedule: str, rate: float) -> str:
     return f"{look(method).label}, {rate:g}" + ("" if schedule == "one_shot" else f" ({SCHEDULES[schedule]})")
 
 
-def _series(axis: Axes, rows: pd.DataFrame, x: str, value: str, method: str, schedule: str) -> None:
-    """One line through the means over seeds at each rate, with their intervals and the single seeds as
-    dots."""
+def _series(axis: Axes, rate: pd.Series, x: pd.Series, y: pd.Series, method: str, schedule: str) -> None:
+    """One line through the means over seeds at each rate, with intervals and the single seeds as dots."""
     color, marker, _ = look(method)
-    points = [(group[x].mean(), *mean_interval(group[value])) for _, group in rows.groupby("rate")]
-    xs, means, lows, highs = np.array(sorted(points)).T
-    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, markeredgecolor="white", markeredgewidth=0.7, zorder=3)  # noqa: E501 # fmt: skip
-    if rows.groupby("rate").size().max() > 1:
+    xs = x.groupby(rate).mean()
+    intervals = [mean_interval(seeds) for _, seeds in y.groupby(rate)]
+    means, lows, highs = np.array(intervals).T
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.7}
+    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, zorder=3, **edge)
+    if rate.duplicated().any():
         axis.vlines(xs, lows, highs, color=color, linewidth=1.1, zorder=2)
-        axis.scatter(rows[x], rows[value], s=6, color=color, alpha=0.45, linewidths=0, zorder=2)
+        axis.scatter(x, y, s=6, color=color, alpha=0.45, linewidths=0, zorder=2)
 
 
 def _reference(axis: Axes, values: pd.Series, method: str) -> None:
     if values.notna().any():
         mean, low, high = mean_interval(values)
-        dashes = (0, (5, 1.5)) if method == "dense_retrained" else "-"
-        axis.axhline(mean, color=look(method).color, linewidth=1.3, linestyle=dashes, zorder=1)
+        axis.axhline(mean, color=look(method).color, linewidth=1.4, zorder=1)
         if np.isfinite(low):
             axis.axhspan(low, high, color=look(method).color, alpha=0.12, linewidth=0)
 
@@ -577,7 +594,7 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
     handles = []
     for method in _order(table.method):
         color, marker, text = look(method)
-        line = "none" if not lines else (0, (5, 1.5)) if method == "dense_retrained" else "-"
+        line = "-" if lines else "none"
         marker = "" if not markers or (lines and method in CONTROLS) else marker
         handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=text))
     schedules = set(table.schedule) if "schedule" in table else set()
@@ -585,4 +602,8 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
         handles.append(Line2D([], [], color="#555555", linestyle="--", label="iterative"))
     if not lines and len(schedules) > 1:
         handles.append(Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="not retrained"))  # noqa: E501 # fmt: skip
+    if not lines:
+        for rate in sorted({*table.rate[table.rate > 0].agg(["min", "max"]).dropna()}):
+            options = {"marker": "o", "markersize": _area(rate) ** 0.5, "linestyle": "none"}
+            handles.append(Line2D([], [], color="#999999", label=f"rate {rate:g}", **options))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

@@ -185,7 +185,7 @@ def _suggest(location: tuple[str | int, ...]) -> str:
     for key in location[:-1]:
         section = section.model_fields[key].annotation if hasattr(section, "model_fields") else None
     known = [*getattr(section, "model_fields", {})]
-    near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.5)
+    near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(known)})" if known else ""
 
 

@@ -2,7 +2,7 @@
 
     python -m prunelens.runner quick --notebooks 00,03-06 --set seed=1
 
-Everything lands in figures/PROFILE (or ``--out``): ``notebooks/NN_name.ipynb`` (executed), its ``.html`` and
+Everything lands in figures/PROFILE: ``notebooks/NN_name.ipynb`` (executed), its ``.html`` and
 ``.log``, and ``index.html``. A notebook that fails stops the run with status 1 and is kept as
 ``NN_name.failed.ipynb``; what was finished stays. Wrong usage ends with status 2 before anything is executed,
 an interruption with 130.
@@ -103,7 +103,7 @@ def parse(arguments: list[str] | None) -> Request:
     add("--notebooks", default="", metavar="LIST", help="only these: 01,05 or 03-06 (default: all)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the profile")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: auto)")
-    add("--out", default="", metavar="DIR", help="where results go (default: figures/PROFILE)")
+    add("--out", default="", metavar="DIR", help="hold figures/ and runs/ here (default: the project)")
     found = parser.parse_args(arguments)
     # Kernels run in the project's root, so what is relative to the caller's folder is made absolute.
     out = str(Path(found.out).absolute()) if found.out else ""
@@ -116,7 +116,7 @@ def parse(arguments: list[str] | None) -> Request:
 
 
 def results_folder(request: Request) -> Path:
-    """figures/PROFILE, or the folder of ``--out``.
+    """figures/PROFILE, in the project or in the folder of ``--out``, as in ``study.Study``.
 
     Raises:
         UsageError: the profile, a key of it, a value or the device is not there.
@@ -130,7 +130,7 @@ def results_folder(request: Request) -> Path:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: this machine, or its torch, has no CUDA device; use auto or cpu")
-    return Path(request.out) if request.out else ROOT / "figures" / profile.name
+    return Path(request.out or ROOT) / "figures" / profile.name
 
 
 def select(paths: list[Path], wanted: str) -> list[Path]:

@@ -53,7 +53,7 @@ class Similarity(Protocol):
 def load(name: str, folder: str | Path | None = None, download: bool = False) -> Similarity:
     """The similarity called `name`: efficientnet_lite0, stlpips, dreamsim or dreamsim_<branch>.
 
-    folder: where DreamSim's weights lie (default: torch.hub's folder); download: fetch those that are missing.
+    folder: where DreamSim's weights lie (default: torch.hub's folder); download: fetch missing ones.
 
     Raises ValueError for an unknown name, ImportError naming the package to install, FileNotFoundError naming
     DreamSim's missing files (nothing is downloaded unless asked).
@@ -107,7 +107,7 @@ def _embed(
     device: str | torch.device,
     dtype: type = np.float32,
 ) -> np.ndarray:
-    """Rows `features(batch)`, (b, D), of all images; a batch is NCHW in [0, 1], resized to `size` (bicubic)."""
+    """Rows `features(batch)`, (b, D), of all images; a batch is NCHW in [0, 1], resized to `size`."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(
             f"expected uint8 images (n > 0, height, width, 3), found {images.dtype} {images.shape}"
@@ -256,7 +256,7 @@ class DreamSim:
         missing = [file for file in DREAMSIM_FILES[branch] if not (self.folder / file).exists()]
         if missing and not download:
             raise FileNotFoundError(
-                f"{self.name} needs {', '.join(missing)} in {self.folder}: copy them there or ask for a download"
+                f"{self.name} needs {', '.join(missing)} in {self.folder}: copy them there or ask to download"
             )
 
     def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:

@@ -29,7 +29,7 @@ from prunelens import (
     training,
     visualization,
 )
-from prunelens.artefacts import PROJECT, Arrays, Store, fingerprint, provenance, sha256
+from prunelens.artefacts import PROJECT, Arrays, Store, fingerprint, provenance, sha256, write_text
 from prunelens.datasets import ImageSet
 
 CONTROLS = ("dense", "dense_retrained", "random_init")
@@ -519,6 +519,11 @@ class Study:
     def figure(self, figure: Figure, name: str, table: pd.DataFrame, caption: str) -> Figure:
         """Save a figure as PNG and SVG with its table, caption and provenance, and return it."""
         return figures.save(figure, name, table, caption, self.figures, {"profile": self.profile.name, **provenance()})
+
+    def table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Save a table that belongs to no figure as CSV, and return it."""
+        write_text(self.figures / f"{name}.csv", table.to_csv(index=False))
+        return table
 
     def _each(self, only: Iterable[Variant] | None, label: str) -> Iterable[Variant]:
         return tqdm(list(self.variants if only is None else only), desc=label, unit="network", mininterval=5)

@@ -51,15 +51,13 @@ def visualize(
 ) -> Visualization:
     """Optimise one image for each unit, to raise (sign=1) or lower (sign=-1) its spatial mean activation.
 
-    Units are (dotted layer name, channel or logit index); the activation is the layer's output, for a conv
+    Units are (dotted layer name, channel or logit index). The activation is the layer's output: for a conv,
     that is before BatchNorm and ReLU. The network takes RGB in [0, 1] and normalises it itself. Adam moves
-    the Fourier coefficients of a colour-decorrelated image, seen through random transforms scaled to its size.
+    the Fourier coefficients of a colour-decorrelated image, seen through random transforms.
 
     A unit's picture follows from network, unit and seed, not from the other units: all share one start and
-    one sequence of transforms. At most `chunk` images are optimised at once, which bounds the memory. The forward
-    pass ends at the chunk's deepest layer, so units listed layer by layer run fastest.
-
-    GoogLeNet's units past 3b show recognisable parts after 128 steps. Seconds per image: SECONDS.
+    one sequence of transforms. At most `chunk` images are optimised at once, which bounds the memory. The
+    forward pass ends at the chunk's deepest layer, so units listed layer by layer run fastest.
 
     Raises:
         ValueError: unknown or unused layer, index out of range, wrong sign; all before any optimisation.

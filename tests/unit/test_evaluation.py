@@ -194,7 +194,7 @@ def test_latency_times_each_pass_and_leaves_the_network_alone():
 
 @pytest.mark.skipif(not ASSETS, reason="no assets")
 def test_real_network_on_real_images(tmp_path):
-    """A few Imagenette images for the original GoogLeNet; on all 3,925 it reaches 63.2 %, 96.8 % among ten."""
+    """A few Imagenette images, original GoogLeNet; on all 3,925 it reaches 63.2 %, 96.8 % among ten."""
     network = BVLCGoogLeNet(1000)
     load_weights(network, Path(ASSETS) / "weights/bvlc_googlenet.safetensors")
     val = Path(ASSETS) / "images/imagenette-160/val"

@@ -103,11 +103,11 @@ def test_runs_in_order_with_parameters_and_keeps_everything(project, capsys):
     assert "took 0:0" in capsys.readouterr().out, "the previous run's time is not shown"
 
 
-def test_out_takes_the_place_of_the_profiles_folder(project, tmp_path):
+def test_out_takes_the_place_of_the_project(project, tmp_path):
     project.notebook("00_first", "print(out)")
     folder = tmp_path / "a {folder}"
     assert runner.main(["quick", "--out", str(folder)]) == 0
-    assert {path.name for path in (folder / "notebooks").iterdir()} == {
+    assert {path.name for path in (folder / "figures" / "quick" / "notebooks").iterdir()} == {
         f"00_first.{s}" for s in ("ipynb", "html", "log")
     }
     assert not project.results.exists()

@@ -209,3 +209,12 @@ def test_transforms_keep_the_size(size):
             transformed = step(transformed)
         assert transformed.shape == images.shape
     assert not np.array_equal(np.random.get_state()[2], state[2])
+
+
+def test_transforms_at_224_pixels_are_lucents_own():
+    image = torch.rand(1, 3, 224, 224, device=transform.device)
+    transformed = []
+    for steps in (scaled_transforms(224)[:-1], transform.standard_transforms):
+        np.random.seed(0)
+        transformed.append(transform.compose(steps)(image))
+    assert torch.equal(*transformed)

@@ -1,0 +1,48 @@
+"""Profiles: every shipped one loads, and every mistake is named."""
+
+import pytest
+
+from prunelens import profiles
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_shipped_profiles_load_and_carry_their_own_name(name: str) -> None:
+    assert profiles.load(name).name == name
+
+
+def test_shipped_profiles_are_the_five() -> None:
+    assert profiles.names() == ["imagenet", "imagenette", "imagenette_bvlc", "quick", "smoke"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("retraining.epoch=3", r"retraining\.epoch .*did you mean epochs"),
+        ("retraining.epochs=1.5", r"retraining\.epochs: found 1\.5"),
+        ('retraining.epochs="3"', r"retraining\.epochs: found '3'"),
+        ("pruning.rates=[0.4, 1.2]", r"pruning\.rates\.1: found 1\.2"),
+        ("pruning.methods=[magic]", r"pruning\.methods\.0: found 'magic'"),
+        ("retraining.epochs", "expected key.path=value"),
+        ("name.x=1", "name is no section"),
+    ],
+)
+def test_mistakes_name_the_key(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        profiles.load("quick", [override])
+
+
+def test_override_sets_a_value_and_scientific_notation_is_a_number() -> None:
+    profile = profiles.load("quick", ["retraining.learning_rate=1e-3", "pruning.seeds=[0,1]"])
+    assert profile.retraining.learning_rate == 0.001
+    assert profile.pruning.seeds == [0, 1]
+
+
+def test_missing_profile_lists_those_there_are() -> None:
+    with pytest.raises(FileNotFoundError, match=r"quik.*smoke"):
+        profiles.load("quik")
+
+
+def test_unset_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRUNELENS_NOWHERE", raising=False)
+    with pytest.raises(ValueError, match=r"data\.root = \$PRUNELENS_NOWHERE/x.*PRUNELENS_NOWHERE is not set"):
+        profiles.expand("$PRUNELENS_NOWHERE/x", "data.root")

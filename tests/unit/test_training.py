@@ -1,0 +1,96 @@
+"""Retraining: masks hold, seeds decide, and a network can learn."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from prunelens import networks, pruning, textures, training
+from prunelens.profiles import Training
+
+CPU = torch.device("cpu")
+TRAIN, VALIDATION = textures.compose(48, 32, "train", 0), textures.compose(16, 32, "validation", 0)
+RECIPE = Training(epochs=2, batch_size=16, learning_rate=0.02, smallest_crop=0.5)
+
+
+def dense(architecture: str = "googlenet") -> nn.Module:
+    network = networks.build(architecture, 8)
+    networks.initialise(network, 0)
+    return network
+
+
+def train(network: nn.Module, recipe: Training = RECIPE, masks: pruning.Masks | None = None, seed: int = 0) -> pd.DataFrame:
+    return training.train(network, TRAIN, VALIDATION, recipe, seed=seed, device=CPU, masks=masks)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("method", ["structured_l1", "connection_l1"])
+def test_masked_weights_are_exactly_zero_after_training(method: str, optimizer: str) -> None:
+    network = dense()
+    masks = pruning.prune(network, pruning.METHODS[method], 0.8, 0)
+    before = {name: layer.weight.detach().clone() for name, layer in networks.prunable_layers(network).items()}
+    train(network, RECIPE.model_copy(update={"optimizer": optimizer, "learning_rate": 0.001}), masks)
+    for name, layer in networks.prunable_layers(network).items():
+        assert not layer.weight[~masks[name]].any(), name
+        assert (layer.weight != before[name])[masks[name]].any(), name
+
+
+def test_without_masks_connections_grow_back() -> None:
+    network = dense()
+    pruning.prune(network, pruning.connection_l1, 0.8, 0)
+    assert pruning.sparsity(network)["conv_sparsity"] > 0.79
+    train(network, RECIPE.model_copy(update={"epochs": 1}))
+    assert pruning.sparsity(network)["conv_sparsity"] < 0.05
+
+
+def test_the_seed_decides_everything() -> None:
+    torch.manual_seed(1)
+    one = dense()
+    first = train(one)
+    torch.manual_seed(2)
+    same, other = dense(), dense()
+    second, third = train(same), train(other, seed=1)
+    timeless = [column for column in first if column != "seconds"]
+    pd.testing.assert_frame_equal(first[timeless], second[timeless])
+    assert torch.equal(one.fc.weight, same.fc.weight) and not torch.equal(one.fc.weight, other.fc.weight)
+    assert not first.train_loss.equals(third.train_loss)
+
+
+def test_epoch_table_has_the_network_as_given_first() -> None:
+    table = train(dense())
+    assert table.epoch.tolist() == [0, 1, 2]
+    assert table.train_loss.isna().tolist() == [True, False, False]
+    assert table.learning_rate[1:].tolist() == pytest.approx([0.02, 0.018])
+
+
+def test_loss_falls_when_a_few_images_are_learnt_by_heart() -> None:
+    few = textures.compose(8, 32, "train", 0)
+    recipe = Training(epochs=25, batch_size=8, learning_rate=0.05, smallest_crop=1.0)
+    table = training.train(dense(), few, few, recipe, seed=0, device=CPU)
+    assert table.train_loss.iloc[-1] < 0.3 * table.train_loss.iloc[1]
+
+
+def test_auxiliary_heads_add_their_loss() -> None:
+    network = networks.GoogLeNet(8, aux_logits=True)
+    images, labels = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
+    outputs = network.train()(images)
+    known = torch.arange(8)
+    alone, _ = training._loss(outputs, labels, known, 0.0)
+    both, _ = training._loss(outputs, labels, known, 0.3)
+    heads = [nn.functional.cross_entropy(head, labels) for head in outputs]
+    assert torch.isclose(alone, heads[0]) and torch.isclose(both, heads[0] + 0.3 * (heads[1] + heads[2]))
+
+
+def test_divergence_is_said() -> None:
+    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
+        train(dense("bvlc_googlenet"), RECIPE.model_copy(update={"learning_rate": 1e6}))
+
+
+def test_augmentation_of_whole_images_only_flips() -> None:
+    images = torch.rand(16, 3, 8, 8)
+    seen = training.augment(images, 1.0, torch.Generator().manual_seed(0))
+
+
+    assert seen.shape == images.shape and seen.min() >= 0 and seen.max() <= 1
+    constant = torch.full((4, 3, 8, 8), 0.25)
+    assert torch.allclose(training.augment(constant, 0.1, torch.Generator()), constant)

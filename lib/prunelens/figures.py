@@ -136,8 +136,8 @@ def save(
 ) -> Figure:
     """Write NAME.png, NAME.svg, NAME.csv (the plotted table) and NAME.json (caption, provenance).
 
-    Each file appears in `folder` whole or not at all; the same figure gives the same bytes. Returns the figure,
-    closed, so that a notebook whose cell ends with this call shows it once.
+    Each file appears in `folder` whole or not at all; the same figure gives the same bytes. Returns the
+    figure, closed, so that a notebook whose cell ends with this call shows it once.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
     """Mean of a measure over the pruning rate, one panel for networks as pruned and one for retrained ones.
 
     Columns: method, rate, schedule, seed, `value`, `x`. A table with one row per unit is averaged over the
-    alive units of each network first. The dense network shows in both panels, the retrained one in the second.
+    alive units of each network first. The dense network shows in both panels.
     """
     table = _need(table, "method", "rate", "schedule", "seed", value, x)
     height = label(value) + (", mean of the units" if "unit" in table else "")
@@ -212,7 +212,8 @@ def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
         if x == "rate":
             axis.set_xticks(sorted(rows.rate.unique()))
     axes[0, 0].set_ylabel(height)
-    _legend(figure, table)
+    referred = {method for title in panels for method in REFERENCES.get(title, CONTROLS)}
+    _legend(figure, table[table.method.isin(referred) | ~table.method.isin(CONTROLS)])
     return figure
 
 
@@ -413,6 +414,63 @@ def correlation_forest(table: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(table)), [name if name in TOTALS else look(name).label for name in names])
     axis.set(xlim=(-1.02, 1.02), ylim=(len(table) - 0.5, -0.5), xlabel="correlation, 95 % interval")
     axis.grid(False, axis="y")
+    return figure
+
+
+def layer_profile(table: pd.DataFrame, value: str) -> Figure:
+    """A value per layer in order of the forward pass, one line per method.
+
+    Columns: method, layer, position (0 is the first layer), `value`, and rate where controls are among the rows.
+    """
+    table = _need(table, "method", "layer", "position", value)
+    figure, axes = canvas(height=3.6)
+    axis = axes[0, 0]
+    for method in _order(table.method):
+        line = table[table.method == method].groupby("position")[value].mean()
+        axis.plot(line.index, line, color=look(method).color, marker=look(method).marker, markersize=3, linewidth=1.2)
+    layers = table.drop_duplicates("position").set_index("position").layer.sort_index()
+    blocks = layers.str.split(".").str[0]
+    first = blocks[blocks != blocks.shift()]
+    axis.set_xticks(first.index, first.str.removeprefix("inception"), fontsize=8)
+    axis.set(xlabel="layer, labelled where a block begins", ylabel=label(value))
+    _legend(figure, table)
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Differences of accuracy with their intervals, one row per configuration; seeds are points of one row.
+
+    Columns: method, schedule, rate, seed, net_gain, low, high.
+    """
+    table = _need(table, "method", "schedule", "rate", "net_gain", "low", "high")
+    rows = table.drop_duplicates(["method", "schedule", "rate"]).sort_values(["rate"], kind="stable")
+    figure, axes = canvas(height=1 + 0.24 * len(rows))
+    axis = axes[0, 0]
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    for y, row in enumerate(rows.itertuples()):
+        same = table[(table.method == row.method) & (table.schedule == row.schedule) & (table.rate == row.rate)]
+        for shift, one in zip(np.linspace(-0.2, 0.2, len(same)) if len(same) > 1 else [0], same.itertuples(), strict=True):
+            axis.plot([one.low, one.high], [y + shift] * 2, color=look(row.method).color, linewidth=1.4)
+            axis.plot(one.net_gain, y + shift, marker=look(row.method).marker, color=look(row.method).color, markersize=5)
+    names = [f"{look(r.method).label}{', iterative' if r.schedule == 'iterative' else ''}, {r.rate:g}" for r in rows.itertuples()]
+    axis.set_yticks(range(len(rows)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel("Top-1 minus dense, retrained for the same epochs")
+    return figure
+
+
+def class_scatter(table: pd.DataFrame) -> Figure:
+    """Accuracy of a class against the MIS of its output unit, a point per class and network.
+
+    Columns: method, mis, top1.
+    """
+    table = _need(table, "method", "mis", "top1")
+    figure, axes = canvas(height=4)
+    for method in _order(table.method):
+        rows = table[table.method == method]
+        axes[0, 0].scatter(rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0)
+    axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
+    _legend(figure, table)
     return figure
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 FEW = 20  # rows; bootstrap intervals over fewer are too short (within_group_correlation says how much)
 
@@ -95,6 +96,17 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def difference_interval(first: float, second: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Newcombe's interval for the difference of two proportions, ``first - second``, each of n images.
+
+    Resamples nothing; it treats the two as independent, which is cautious where both are of the same images.
+    """
+    low, high = confint_proportions_2indep(
+        round(first * n), n, round(second * n), n, method="newcomb", compare="diff", alpha=1 - level
+    )
+    return float(low), float(high)
 
 
 # --------------------------------------------------------------------------------------------- correlations

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from prunelens import activations, interpretability
 from prunelens.interpretability import clarity, class_selectivity, fit_temperature, margins, score, tasks
 
@@ -94,11 +93,11 @@ def test_scale_2_is_minus_the_squared_distance():
 
 @pytest.mark.parametrize(
     ("queries", "margin"),
-    # Explanations of both sides lie on their own axis; the queries lie there only for one of the two rules.
+    # "inner" asks with images that are off both axes of the explanations, "outer" with images on them.
     [("inner", 0.0), ("outer", 2.0)],
 )
 def test_query_rule_by_hand(queries, margin):
-    # N = 1, K = 1. Top images: 0 (x), 1 (x), then 2 and 3 for the bottom: (y), (y); 4 and 5 are off both axes.
+    # N = 1, K = 1. Images 0 and 1 lie on x, 2 and 3 on y, 4 and 5 off both axes.
     rows = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
     if queries == "outer":
         top, bottom = np.array([[0, 1]]), np.array([[2, 3]])
@@ -108,7 +107,7 @@ def test_query_rule_by_hand(queries, margin):
 
 
 def test_planted_clusters_by_hand():
-    """Unit 0 prefers x to y, unit 1 has one query of three wrong, unit 2 sees the same cluster at both ends."""
+    """Unit 0 prefers x to y, unit 1 has one query of three wrong, unit 2 has one cluster at both ends."""
     n_tasks, k = 3, 2  # 9 ranks: 0..5 explain, 6..8 ask
     rows = np.repeat(np.eye(2, dtype=np.float32), 18, axis=0)  # images 0..17 are x, 18..35 are y
     x, y = np.arange(9), 18 + np.arange(9)
@@ -203,7 +202,7 @@ def test_fitted_temperature_by_hand():
 def test_temperature_needs_more_than_chance():
     with pytest.raises(ValueError, match=r"accuracy is 0\.500"):
         fit_temperature(np.array([[1.0, -1.0]]))
-    with pytest.raises(ValueError, match="accuracy is 0.000"):
+    with pytest.raises(ValueError, match=r"accuracy is 0\.000"):
         fit_temperature(np.zeros((3, 2)))
     with pytest.raises(ValueError, match="finite"):
         fit_temperature(np.array([[1.0, np.nan]]))

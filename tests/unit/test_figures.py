@@ -1,0 +1,322 @@
+"""What the plots draw is what the tables say; what is saved is complete and repeatable."""
+
+import json
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+
+from prunelens import figures
+from prunelens.figures import LOOKS, METHOD_COLORS, Cell
+from prunelens.statistics import grouped_correlations, mean_interval
+
+
+@pytest.fixture(autouse=True)
+def close_all():
+    yield
+    plt.close("all")
+
+
+def accuracies(seeds: int = 3) -> pd.DataFrame:
+    """Accuracies of controls and three methods; each seed adds .01."""
+    rows = [("dense", 0.0, "none", 0, 0.9)]
+    for seed in range(seeds):
+        rows += [("dense_retrained", 0.0, "one_shot", seed, 0.91), ("random_init", 0.0, "none", seed, 0.1)]
+        for method, slope in (
+            ("structured_l1", 0.5),
+            ("connection_l1", 0.3),
+            ("connection_l1_unmasked", 0.05),
+        ):
+            for rate in (0.2, 0.4, 0.8):
+                rows.append((method, rate, "one_shot", seed, 0.9 - slope * rate + 0.01 * seed))
+                rows.append((method, rate, "none", seed, 0.1 + 0.01 * seed))
+        rows += [("structured_l1", rate, "iterative", seed, 0.9 - 0.4 * rate) for rate in (0.4, 0.8)]
+    table = pd.DataFrame(rows, columns=["method", "rate", "schedule", "seed", "top1"])
+    return table.assign(conv_sparsity=0.95 * table.rate, total_sparsity=0.8 * table.rate)
+
+
+def units() -> pd.DataFrame:
+    """Ten units in each network of one seed, the last one dead in structured networks."""
+    table = accuracies(1).merge(pd.DataFrame({"unit": range(10)}), how="cross")
+    alive = ~((table.method == "structured_l1") & (table.unit == 9))
+    return table.assign(alive=alive, mis=np.where(alive, 0.5 + 0.04 * table.unit + 0.1 * table.rate, np.nan))
+
+
+def courses() -> pd.DataFrame:
+    table = accuracies().query("schedule != 'none'").merge(pd.DataFrame({"epoch": [1, 2, 3]}), how="cross")
+    return table.assign(loss=2 - table.top1 - 0.1 * table.epoch)
+
+
+def sparsities() -> pd.DataFrame:
+    table = accuracies(1).query("schedule == 'one_shot' and rate > 0")
+    grown = table.assign(
+        stage="retrained",
+        conv_sparsity=table.conv_sparsity.where(table.method != "connection_l1_unmasked", 0.0),
+    )
+    return pd.concat([table.assign(stage="pruned"), grown])
+
+
+def cells(dead: bool = True) -> list[list[Cell]]:
+    image, strip = np.zeros((8, 8, 3), np.uint8), np.zeros((3, 4, 4, 3), np.uint8)
+    return [[Cell(image, "MIS .8", strip, strip[:2]), Cell(None if dead else image)]]
+
+
+def line(axis, color: str, dashes: str = "-"):
+    found = [
+        drawn
+        for drawn in axis.lines
+        if to_hex(drawn.get_color()) == color.lower()
+        and drawn.get_linestyle() == dashes
+        and len(drawn.get_xdata()) > 2
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def histogram() -> pd.DataFrame:
+    return pd.DataFrame({"method": "dense", "left": [-1.0, 0.0], "right": [0.0, 1.0], "count": [3, 1]})
+
+
+def all_plots() -> dict:
+    forest = grouped_correlations(
+        accuracies().query("schedule == 'one_shot' and rate > 0"), "rate", "top1", "method"
+    )
+    mask = np.random.default_rng(0).random((6, 5, 3, 3)) > 0.5
+    return {
+        "accuracy": lambda: figures.accuracy_by_rate(accuracies(), chance=0.1),
+        "sparsity as x": lambda: figures.accuracy_by_rate(accuracies(1), x="conv_sparsity"),
+        "measure by rate": lambda: figures.measure_by_rate(units(), "mis"),
+        "measure by accuracy": lambda: figures.measure_by_accuracy(units(), "mis"),
+        "distribution": lambda: figures.distribution_by_network(units()),
+        "curves": lambda: figures.learning_curves(courses()),
+        "sparsity": lambda: figures.sparsity_bars(sparsities()),
+        "masks": lambda: figures.mask_picture({"structured_l1": mask, "connection_l1": ~mask}),
+        "weights": lambda: figures.weight_histogram(histogram()),
+        "forest": lambda: figures.correlation_forest(forest),
+        "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
+        "units": lambda: figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
+    }
+
+
+@pytest.mark.parametrize("name", all_plots())
+def test_nothing_leaves_the_figure_and_no_legend_covers_data(name):
+    figure = all_plots()[name]()
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox.padded(1)
+    for axis in figure.axes:
+        inside = axis.get_tightbbox(renderer)
+        assert page.x0 <= inside.x0 and inside.x1 <= page.x1 and page.y0 <= inside.y0 and inside.y1 <= page.y1
+        assert not any(legend.get_window_extent(renderer).overlaps(axis.bbox) for legend in figure.legends)
+    assert figure.get_figwidth() <= figures.WIDTH
+
+
+def test_methods_have_their_own_looks():
+    assert len(set(METHOD_COLORS.values())) == len({look.label for look in LOOKS.values()}) == len(LOOKS)
+    for control in figures.CONTROLS:
+        red, green, blue = matplotlib.colors.to_rgb(METHOD_COLORS[control])
+        assert red == green == blue
+
+
+def test_a_new_method_gets_a_fixed_color_that_no_known_one_has():
+    own = figures.look("taylor_first_order")
+    assert own == figures.look("taylor_first_order") and own.label == "taylor first order"
+    assert own.color not in METHOD_COLORS.values()
+    table = accuracies().replace({"method": {"connection_l1": "taylor_first_order"}})
+    assert line(figures.accuracy_by_rate(table).axes[1], own.color) is not None
+
+
+def test_accuracy_by_rate_draws_means_and_intervals():
+    axis = figures.accuracy_by_rate(accuracies(), chance=0.1).axes[1]
+    drawn = line(axis, METHOD_COLORS["structured_l1"])
+    assert drawn.get_ydata() == pytest.approx([0.9 - 0.5 * rate + 0.01 for rate in (0.2, 0.4, 0.8)])
+    assert drawn.get_xdata() == pytest.approx([0.2, 0.4, 0.8], abs=0.03)  # set aside a little
+    expected = mean_interval([0.8, 0.81, 0.82])
+    bars = [drawn for drawn in axis.collections if hasattr(drawn, "get_segments")]
+    own = [bar for bar in bars if to_hex(bar.get_color()[0]) == METHOD_COLORS["structured_l1"].lower()]
+    segments = [segment for bar in own for segment in bar.get_segments()]
+    assert any(segment[:, 1] == pytest.approx(expected[1:]) for segment in segments)
+
+
+def test_accuracy_by_rate_panels_and_references():
+    figure = figures.accuracy_by_rate(accuracies(), chance=0.1)
+    before, after = figure.axes
+    assert [before.get_title("left"), after.get_title("left")] == ["not retrained", "retrained"]
+    levels = [{round(float(drawn.get_ydata()[0]), 3) for drawn in axis.lines} for axis in figure.axes]
+    assert 0.9 in levels[0] and 0.91 not in levels[0]
+    assert {0.9, 0.91, 0.1} <= levels[1]
+    dashed = [drawn for drawn in after.lines if drawn.get_linestyle() == "--"]
+    assert len(dashed) == 1 and to_hex(dashed[0].get_color()) == METHOD_COLORS["structured_l1"].lower()
+    only = figures.accuracy_by_rate(accuracies().query("schedule != 'none'"))
+    assert len(only.axes) == 1
+
+
+def test_a_single_seed_has_no_interval():
+    axis = figures.accuracy_by_rate(accuracies(1)).axes[1]
+    assert not axis.collections
+
+
+def test_sparsity_axis_is_not_set_aside():
+    axis = figures.accuracy_by_rate(accuracies(1), x="conv_sparsity").axes[1]
+    assert line(axis, METHOD_COLORS["connection_l1"]).get_xdata() == pytest.approx([0.19, 0.38, 0.76])
+
+
+def test_network_means_leave_dead_units_out():
+    means = figures.network_means(units(), "mis").set_index(["method", "rate", "schedule"]).mis
+    assert means["connection_l1", 0.2, "one_shot"] == pytest.approx(0.5 + 0.04 * 4.5 + 0.02)
+    assert means["structured_l1", 0.2, "one_shot"] == pytest.approx(0.5 + 0.04 * 4.0 + 0.02)
+    assert len(means) == len(accuracies(1))
+    assert figures.network_means(accuracies(), "top1").equals(accuracies())
+
+
+def test_distribution_counts_the_dead():
+    axis = figures.distribution_by_network(units()).axes[0]
+    counts = [text.get_text() for text in axis.texts]
+    assert counts.count("9 units, 1 dead") == 8 and counts.count("10 units") == 15
+    names = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert names[0] == "dense" and "structured, L1, 0.8 (iterative)" in names
+
+
+def test_distribution_of_a_network_whose_units_are_all_dead():
+    table = units().query("method == 'structured_l1' and unit == 9")
+    texts = [text.get_text() for text in figures.distribution_by_network(table).axes[0].texts]
+    assert set(texts) == {"0 units, 1 dead"}
+
+
+def test_measure_by_accuracy_is_hollow_without_retraining():
+    axis = figures.measure_by_accuracy(units(), "mis").axes[0]
+    faces = [to_hex(points.get_facecolor()[0]) for points in axis.collections]
+    assert faces.count("#ffffff") == 3  # three methods as pruned, controls stay filled
+    assert sum(len(points.get_offsets()) for points in axis.collections) == len(accuracies(1))
+
+
+def test_learning_curves_show_the_control_in_every_panel():
+    figure = figures.learning_curves(courses())
+    assert len(figure.axes) == 6  # two values, three rates
+    for axis in figure.axes:
+        grey = [
+            drawn
+            for drawn in axis.lines
+            if to_hex(drawn.get_color()) == METHOD_COLORS["dense_retrained"].lower()
+        ]
+        assert len(grey) == 4  # three seeds and their mean
+    assert len(figures.learning_curves(courses().drop(columns="loss")).axes) == 3
+
+
+def test_sparsity_bars_empty_where_weights_grew_back():
+    axis = figures.sparsity_bars(sparsities()).axes[0]
+    heights = {}
+    for bar in axis.patches:
+        filled = bar.get_facecolor()[3] > 0
+        color = to_hex(bar.get_facecolor() if filled else bar.get_edgecolor())
+        heights.setdefault((color, filled), []).append(bar.get_height())
+    unmasked = METHOD_COLORS["connection_l1_unmasked"].lower()
+    assert heights[unmasked, True] == [0, 0, 0]
+    assert heights[unmasked, False] == pytest.approx([0.19, 0.38, 0.76])
+    assert heights[METHOD_COLORS["connection_l1"].lower(), True] == pytest.approx([0.19, 0.38, 0.76])
+
+
+def test_mask_picture_shows_the_kept_share():
+    mask = np.zeros((2, 3, 2, 2), bool)
+    mask[0, 1] = True
+    mask[1, 2, 0] = True
+    shown = figures.mask_picture({"structured_l1": mask}).axes[0].images[0].get_array()
+    assert np.array_equal(shown, [[0, 1, 0], [0, 0, 0.5]])
+
+
+def test_weight_histogram_is_a_share():
+    stairs = figures.weight_histogram(histogram()).axes[0].patches[0]
+    assert list(stairs.get_data().values) == [0.75, 0.25]
+
+
+def test_forest_shows_every_row_and_a_missing_correlation():
+    table = pd.DataFrame(
+        {
+            "method": ["structured_l1", "pooled"],
+            "r": [0.5, np.nan],
+            "low": [0.1, np.nan],
+            "high": [0.8, np.nan],
+            "n": [9, 2],
+        }
+    )
+    axis = figures.correlation_forest(table).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["+0.50 [+0.10, +0.80], n = 9", "no value, n = 2"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["structured, L1", "pooled"]
+
+
+def test_confusion_is_in_percent_of_the_true_class():
+    axis = figures.confusion(np.array([[3, 1], [0, 0]]), ["brick", "grass"]).axes[0]
+    assert np.array_equal(axis.images[0].get_array()[0], [75, 25])
+    assert [text.get_text() for text in axis.texts] == ["75", "25"]  # a class without images stays empty
+    with pytest.raises(ValueError, match=r"\(2, 2\)"):
+        figures.confusion(np.eye(2), ["brick"])
+
+
+def test_unit_rows_marks_the_dead():
+    figure = figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"])
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["dead"]
+    assert len(figure.axes) == 4  # two pictures, top and bottom images of the one alive
+    alive = figures.unit_rows(cells(dead=False), ["conv1 3"], ["dense", "structured"])
+    assert not [text for axis in alive.axes for text in axis.texts]
+    with pytest.raises(ValueError, match="2 rows"):
+        figures.unit_rows(cells(), ["a", "b"], ["dense", "structured"])
+
+
+def test_stack_keeps_the_images_in_order():
+    images = np.stack([np.full((2, 2, 3), level, np.uint8) for level in (10, 20)])
+    column = figures._stack(images, 3)
+    assert column.shape == (12, 4, 3)
+    assert (column[1:3, 1:3] == 10).all() and (column[5:7, 1:3] == 20).all() and (column[8:] == 255).all()
+
+
+def test_missing_columns_and_empty_tables_are_named():
+    with pytest.raises(ValueError, match="lacks schedule, seed; it has method, rate, top1"):
+        figures.accuracy_by_rate(accuracies()[["method", "rate", "top1"]])
+    with pytest.raises(ValueError, match="empty"):
+        figures.distribution_by_network(units()[:0])
+
+
+def test_save_writes_picture_table_and_caption(tmp_path):
+    table = accuracies()
+    figure = figures.accuracy_by_rate(table)
+    returned = figures.save(figure, "accuracy", table, "Accuracy – by rate", tmp_path / "new", {"seed": 3})
+    assert returned is figure and not plt.fignum_exists(figure.number)
+    folder = tmp_path / "new"
+    assert {path.name for path in folder.iterdir()} == {
+        f"accuracy.{end}" for end in ("png", "svg", "csv", "json")
+    }
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "accuracy.csv"), table)
+    assert json.loads((folder / "accuracy.json").read_text()) == {"caption": "Accuracy – by rate", "seed": 3}
+    height, width, _ = plt.imread(folder / "accuracy.png").shape
+    assert width == 1050 and height == pytest.approx(150 * figure.get_figheight(), abs=1)
+
+
+def test_save_gives_the_same_bytes_again(tmp_path):
+    for folder in ("first", "second"):
+        figures.save(figures.accuracy_by_rate(accuracies()), "a", accuracies(), "", tmp_path / folder)
+    for ending in ("png", "svg", "csv", "json"):
+        assert (tmp_path / "first" / f"a.{ending}").read_bytes() == (
+            tmp_path / "second" / f"a.{ending}"
+        ).read_bytes()
+
+
+def test_save_cut_off_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    figure = figures.weight_histogram(histogram())
+    figures.save(figure, "w", histogram(), "old", tmp_path)
+    old = (tmp_path / "w.csv").read_bytes()
+
+    def fail(self, path, **options):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(figure, "w", histogram(), "new", tmp_path)
+    assert (tmp_path / "w.csv").read_bytes() == old
+    assert not list(tmp_path.glob(".*"))

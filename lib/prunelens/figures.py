@@ -523,9 +523,13 @@ def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: S
         raise ValueError(f"unit_rows needs {len(units)} rows (units) of {len(networks)} cells (networks)")
     shown = max((len(c.top) for row in cells for c in row if c.top is not None), default=0)
     narrow = 1 / shown if shown else 0.0  # width of a column of natural images, in widths of a picture
-    left, above, below, gap = 0.25, 0.42 if shown else 0.25, 0.22, 0.1  # inches
+    lines = [1 + max(name.count("\n") for name in names) for names in (units, networks)]
+    left, above = 0.12 + 0.14 * lines[0], (0.27 if shown else 0.1) + 0.15 * lines[1]  # inches
+    below, gap = 0.22, 0.1
     side = min(1.7, ((WIDTH - left) / len(networks) - gap) / (1 + 2 * narrow))
     step = side * (1 + 2 * narrow) + gap
+    longest = max(len(line) for name in networks for line in name.splitlines())
+    heading = min(9, (step - gap) / longest / 0.009)  # points; a bold letter is about .009 inches wide per point
     wide, high = left + step * len(networks), above + len(units) * (side + below)
     style()
     figure = plt.figure(figsize=(wide, high))
@@ -541,10 +545,10 @@ def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: S
     for j, network in enumerate(networks):
         x = left + j * step
         beside = [x + side * (1 + k * narrow) + 0.03 for k in range(2)]
-        text(x + side / 2, 0.04, network, weight="bold")
+        text(x + (step - gap) / 2, 0.04, network, weight="bold", fontsize=heading)
         if shown:
             for start, name in zip(beside, ("top", "bottom"), strict=True):
-                text(start + side * narrow / 2, above - 0.13, name, fontsize=7)
+                text(start + side * narrow / 2, above - 0.12, name, fontsize=6.5)
         for i, row in enumerate(cells):
             y, cell = above + i * (side + below), row[j]
             axis = axes(x, y, 1)

@@ -40,12 +40,27 @@ class BVLCGoogLeNet(torchvision.models.GoogLeNet):
         blocks = [_BiasedConv, _BVLCInception, InceptionAux]
         super().__init__(num_classes=num_classes, aux_logits=False, init_weights=False, blocks=blocks, dropout=0.4)
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.maxpool1 = nn.Sequential(pool, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1))
-        self.maxpool2 = nn.Sequential(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1), pool)
+        self.maxpool1 = nn.Sequential(pool, _LocalResponseNorm())
+        self.maxpool2 = nn.Sequential(_LocalResponseNorm(), pool)
         self.maxpool4 = pool
 
     def _transform_input(self, x: Tensor) -> Tensor:
         return 255 * x - torch.tensor(self.MEAN, device=x.device, dtype=x.dtype).view(3, 1, 1)
+
+
+class _LocalResponseNorm(nn.Module):
+    """x / (1 + 1e-4 / 5 sum of x^2 over 5 neighbouring channels)^.75, as torch.nn.LocalResponseNorm(5, k=1).
+
+    PyTorch's pools in three dimensions, which on a CPU takes a quarter of this network's time; a banded 1x1 conv and
+    two square roots take a quarter of that.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel = torch.arange(x.shape[1], device=x.device)
+        band = (channel[:, None] - channel).abs() <= 2
+        total = nn.functional.conv2d(x * x, band[:, :, None, None].to(x.dtype) * (1e-4 / 5))
+        root = (1 + total).rsqrt()
+        return x * root * root.sqrt()
 
 
 class _BiasedConv(nn.Module):

@@ -9,6 +9,7 @@ an interruption with 130.
 """
 
 import argparse
+import ast
 import html
 import json
 import logging
@@ -106,9 +107,9 @@ def parse(arguments: list[str] | None) -> Request:
     add("--out", default="", metavar="DIR", help="hold figures/ and runs/ here (default: the project)")
     found = parser.parse_args(arguments)
     # Kernels run in the project's root, so what is relative to the caller's folder is made absolute.
-    out = str(Path(found.out).absolute()) if found.out else ""
+    out = str(Path(found.out).resolve()) if found.out else ""
     is_file = found.profile.endswith((".yaml", ".yml"))
-    profile = str(Path(found.profile).absolute()) if is_file else found.profile
+    profile = str(Path(found.profile).resolve()) if is_file else found.profile
     return Request(profile, found.set, found.device, out, found.notebooks)
 
 
@@ -172,16 +173,28 @@ def check(path: Path, parameters: dict[str, Any]) -> None:
         nbformat.validate(notebook)
     except Exception as error:
         raise UsageError(f"{path.name}: not a readable notebook: {error}") from error
-    if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
         raise UsageError(f"{path.name}: no cell is tagged 'parameters'")
     check_kernel(path, kernel_name(notebook))
-    known = papermill.inspect_notebook(str(path))
+    known = assigned(tagged[0].source)
     unknown = [name for name in parameters if name not in known]
     if unknown:
         there = ", ".join(known) or "none"
         raise UsageError(
             f"{path.name}: unknown parameter {', '.join(unknown)}; its parameters cell has: {there}"
         )
+
+
+def assigned(source: str) -> list[str]:
+    """The names a cell assigns; none if it is no Python. (Papermill's own reading misses some lines.)"""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
+    targets = [s.target for s in statements if isinstance(s, ast.AnnAssign)]
+    targets += [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def kernel_name(notebook: NotebookNode) -> str:

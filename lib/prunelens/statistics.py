@@ -42,8 +42,8 @@ class Correlation(NamedTuple):
 
 
 class Equivalence(NamedTuple):
-    """Outcome of `equivalence`: p of the two one-sided tests and a verdict on the true correlation rho, one of
-    "equivalent" (|rho| < bound), "related" (rho differs from 0) and "undecided" (too little data)."""
+    """Outcome of `equivalence`: p of the two one-sided tests and a verdict on the true correlation rho, one
+    of "equivalent" (|rho| < bound), "related" (rho differs from 0) and "undecided" (too little data)."""
 
     r: float
     n: int
@@ -208,7 +208,7 @@ def grouped_correlations(
 
 
 def equivalence(r: float, n: int, bound: float, groups: int = 1, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided tests (TOST), on Fisher's z scale, that the correlation behind r is inside (-bound, bound).
+    """Two one-sided tests (TOST), on Fisher's z scale, that the true correlation is inside (-bound, bound).
 
     n is the number of independent rows behind r (networks, not units of the same network); for a within-group
     correlation name the number of groups too, each costs a degree of freedom. Resamples nothing.

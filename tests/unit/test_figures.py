@@ -101,6 +101,9 @@ def all_plots() -> dict:
         "forest": lambda: figures.correlation_forest(forest),
         "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
         "units": lambda: figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
+        "units of long names": lambda: figures.unit_rows(
+            cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]
+        ),
     }
 
 
@@ -266,6 +269,16 @@ def test_unit_rows_marks_the_dead():
     assert not [text for axis in alive.axes for text in axis.texts]
     with pytest.raises(ValueError, match="2 rows"):
         figures.unit_rows(cells(), ["a", "b"], ["dense", "structured"])
+
+
+def test_unit_rows_headings_stay_above_the_pictures():
+    figure = all_plots()["units of long names"]()
+    figure.canvas.draw()
+    words = [text.get_window_extent() for text in figure.texts]
+    assert min(box.x0 for box in words) > 0 and max(box.y1 for box in words) <= figure.bbox.y1
+    assert not any(box.overlaps(axis.bbox) for box in words for axis in figure.axes)
+    headings, others = words[::3], words[1::3] + words[2::3]  # network, then "top" and "bottom"
+    assert not any(heading.overlaps(other) for heading in headings for other in others)
 
 
 def test_stack_keeps_the_images_in_order():

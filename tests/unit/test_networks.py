@@ -33,6 +33,12 @@ def test_googlenet_is_torchvisions_on_images_from_0_to_1() -> None:
         assert torch.allclose(ours(images), theirs(normalised), atol=1e-5)
 
 
+def test_local_response_norm_is_pytorchs() -> None:
+    images = torch.randn(2, 64, 7, 7) * 100
+    theirs = torch.nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1)(images)
+    assert torch.allclose(networks._LocalResponseNorm()(images), theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_initialise_follows_the_seed() -> None:
     one, same, other = (networks.build("bvlc_googlenet", 10) for _ in range(3))
     for network, seed in ((one, 0), (same, 0), (other, 1)):

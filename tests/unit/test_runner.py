@@ -71,6 +71,12 @@ def test_relative_paths_of_the_command_line_become_absolute(monkeypatch, tmp_pat
     assert runner.parse(["smoke"]).profile == "smoke"
 
 
+def test_parameters_are_read_as_python():
+    source = 'a: str = "x"  # such as ["y=4"]\nb, c = 1, 2\nd = {\n    "e": 3,\n}'
+    assert runner.assigned(source) == ["a", "d"]
+    assert runner.assigned("not python") == []
+
+
 def test_runs_in_order_with_parameters_and_keeps_everything(project, capsys):
     project.notebook(
         "01_second", 'assert open("order").read() == "first"', "print(profile, overrides, device)"

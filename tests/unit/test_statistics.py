@@ -158,6 +158,14 @@ def test_within_group_p_is_that_of_the_linear_model():
     assert found.r == pytest.approx(t / math.sqrt(t**2 + freedom))
 
 
+def test_within_group_interval_pays_for_the_groups():
+    """Fisher's z of a partial correlation given k = groups - 1 indicators: variance 1 / (n - k - 3)."""
+    found = within_group_correlation(networks(0, 0.5, 0.2), "rate", "y", "method")
+    half = stats.norm.ppf(0.975) / math.sqrt(20 - 4 - 3)
+    expected = [math.tanh(math.atanh(found.r) + side * half) for side in (-1, 1)]
+    assert [found.low, found.high] == pytest.approx(expected)
+
+
 def test_within_group_does_not_depend_on_levels_or_order():
     table = networks(0, 0.5, 0.2)
     moved = table.assign(y=table.y + 100 * (table.method == "method 2")).sample(frac=1, random_state=0)

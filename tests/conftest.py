@@ -32,9 +32,7 @@ class Project:
         self.results = root / "figures" / "quick"
         self.notebooks.mkdir()
 
-    def notebook(
-        self, name: str, *cells: str, parameters: str | None = PARAMETERS, kernel: str = "python3"
-    ) -> Path:
+    def notebook(self, name: str, *cells: str, parameters: str | None = PARAMETERS, kernel: str = "python3") -> Path:
         """Store notebooks/NAME.ipynb: a heading, a parameters cell unless None, these code cells."""
         notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": kernel, "display_name": kernel}})
         notebook.metadata["language_info"] = {"name": "python"}

@@ -97,18 +97,14 @@ def extremes(values: np.ndarray, k: int, keys: np.ndarray) -> tuple[np.ndarray, 
         raise ValueError(f"k = {k} extremes of {n} images")
     order = np.argsort(keys)
     if keys.shape != (n,) or (np.diff(keys[order]) == 0).any():
-        raise ValueError(
-            f"expected {n} distinct keys, found {len(np.unique(keys))} in an array of shape {keys.shape}"
-        )
+        raise ValueError(f"expected {n} distinct keys, found {len(np.unique(keys))} in an array of shape {keys.shape}")
 
     top, bottom = np.empty((units, k), dtype=np.int64), np.empty((units, k), dtype=np.int64)
     for start in range(0, units, 256):
         chunk = np.ascontiguousarray(values[order, start : start + 256].T, dtype=np.float32)
         if not np.isfinite(chunk).all():
             unit, image = np.argwhere(~np.isfinite(chunk))[0]
-            raise ValueError(
-                f"activation of unit {start + unit} on image {order[image]} is {chunk[unit, image]}"
-            )
+            raise ValueError(f"activation of unit {start + unit} on image {order[image]} is {chunk[unit, image]}")
         ranked = np.sort(_sortable(chunk), axis=1)
         images = order[(ranked & 0xFFFFFFFF).astype(np.int64)]
         bottom[start : start + 256] = images[:, :k]

@@ -102,7 +102,9 @@ def atomic(file: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        raise OSError(error.errno, f"{file} could not be written ({error.strerror}); everything before it is kept") from error
+        raise OSError(
+            error.errno, f"{file} could not be written ({error.strerror}); everything before it is kept"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -163,6 +165,8 @@ def provenance() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

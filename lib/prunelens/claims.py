@@ -87,7 +87,8 @@ def _broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float)
     broken = table[(table.top1 < 2 * chance) & (table.rate > 0)]
     share = statistics.mean_interval((broken.mis_conv - random) / (dense - random))
     half = Interval(share.mean - 0.5, share.low - 0.5, share.high - 0.5)
-    ours = f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the way from random to dense, {len(broken)} networks"
+    where = f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
+    ours = f"{where} of the way from random to dense, {len(broken)} networks"
     return ("C5", "networks near chance keep at least half of their MIS", ".66 to .70 at .1 % Top-1, dense .70",
             ours if len(broken) else "-", _sign(half) if len(broken) else "not tested", "05_mis_by_rate")  # fmt: skip
 
@@ -105,7 +106,8 @@ def _class_accuracy(classes: pd.DataFrame) -> tuple[str, ...]:
     test = statistics.equivalence(r.r, r.n, SMALLEST_EFFECT, groups=alive.variant.nunique())
     verdict = {"equivalent": "holds", "related": "does not hold", "undecided": "cannot be told"}[test.verdict]
     return ("C6b", "class accuracy does not correlate with its output unit's MIS", "no correlation",
-            f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within networks, n = {r.n}", verdict, "06_class_accuracy")  # fmt: skip
+            f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within networks, n = {r.n}", verdict,
+            "06_class_accuracy")  # fmt: skip
 
 
 def _difference(
@@ -119,7 +121,9 @@ def _difference(
     With several seeds Student's interval over the seeds' paired differences; with one seed Newcombe's over images.
     """
     a, b = (
-        accuracy[(accuracy.method == method) & (accuracy.rate == rate) & (accuracy.schedule == schedule)].set_index("seed")
+        accuracy[(accuracy.method == method) & (accuracy.rate == rate) & (accuracy.schedule == schedule)].set_index(
+            "seed"
+        )
         for (method, rate), schedule in zip((left, right), schedules, strict=True)
     )
     seeds = a.index.intersection(b.index)

@@ -1,7 +1,8 @@
 """Train the dense network at length and write its weights in half precision.
 
-``python -m prunelens.dense PROFILE FILE [--set key.path=value ...]`` trains with the profile's ``network.scratch``; beside
-FILE it writes FILE.json: profile, accuracy of every epoch, versions. data/googlenet_embedded.safetensors was made by::
+``python -m prunelens.dense PROFILE FILE [--set key.path=value ...]`` trains with the profile's ``network.scratch``;
+beside FILE it writes FILE.json: profile, accuracy of every epoch, versions. The committed
+data/googlenet_embedded.safetensors was made by::
 
     python -m prunelens.dense quick data/googlenet_embedded.safetensors --set data.train_images=6000
 """

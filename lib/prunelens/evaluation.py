@@ -95,9 +95,7 @@ def per_class(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) 
     return table
 
 
-def confusion(
-    logits: Float[np.ndarray, "images outputs"], image_set: ImageSet
-) -> Int64[np.ndarray, "classes classes"]:
+def confusion(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) -> Int64[np.ndarray, "classes classes"]:
     """Images counted by class (row) and by the highest logit among the data set's own classes (column)."""
     classes = len(image_set.class_names)
     predicted = _checked(logits, image_set)[:, image_set.logits].argmax(axis=1)

@@ -121,9 +121,7 @@ def style() -> None:
 def canvas(rows: int = 1, columns: int = 1, height: float = 3.2, **options) -> tuple[Figure, NDArray]:
     """An empty figure in the study's style, as wide as the report: figure and axes (rows, columns)."""
     style()
-    return plt.subplots(
-        rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options
-    )
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
 
 
 def save(
@@ -204,9 +202,7 @@ def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
             _reference(axis, table.loc[table.method == method, value], method)
         groups = _by_method(rows)
         for i, ((method, schedule), series) in enumerate(groups):
-            aside = (
-                0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0
-            )  # so that bars do not hide bars
+            aside = 0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0  # so that bars do not hide bars
             _series(axis, series.rate, series[x] + aside, series[value], method, schedule)
         axis.set(title=title, xlabel=label(x))
         if x == "rate":
@@ -230,9 +226,7 @@ def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
         hollow = schedule == "none" and method not in CONTROLS
         paint = {"edgecolors": color, "facecolors": "white"} if hollow else {"color": color}
         area = 50 if method in CONTROLS else _area(rows.rate)
-        axis.scatter(
-            rows.top1, rows[value], s=area, marker=marker, linewidths=1.2, alpha=0.85, zorder=3, **paint
-        )
+        axis.scatter(rows.top1, rows[value], s=area, marker=marker, linewidths=1.2, alpha=0.85, zorder=3, **paint)
     axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the units")
     _legend(figure, table, lines=False)
     return figure
@@ -269,9 +263,7 @@ def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
             violin = axis.violinplot(values, [y], orientation="horizontal", widths=0.85, showextrema=False)
             violin["bodies"][0].set(facecolor=color, edgecolor="none", alpha=0.4)
         if values.size:
-            axis.plot(
-                np.quantile(values, [0.25, 0.75]), [y, y], color=color, linewidth=5, solid_capstyle="butt"
-            )
+            axis.plot(np.quantile(values, [0.25, 0.75]), [y, y], color=color, linewidth=5, solid_capstyle="butt")
             axis.plot(values.mean(), y, "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
         dead = int((~rows.alive.astype(bool)).sum())
         axis.annotate(
@@ -304,7 +296,7 @@ def learning_curves(table: pd.DataFrame, values: Sequence[str] = ("top1", "loss"
                 if series.seed.nunique() > 1:
                     for _, one in series.groupby("seed"):
                         axis.plot(one.epoch, one[value], linewidth=0.6, alpha=0.5, **options)
-                axis.plot(series.groupby("epoch")[value].mean(), **options)
+                axis.plot(series.groupby("epoch")[value].mean(), marker=".", **options)
         row[0].set_ylabel(label(value))
     for axis, rate in zip(axes[0], rates, strict=True):
         axis.set_title(f"rate {rate:g}" if len(pruned) else "")
@@ -429,7 +421,7 @@ def layer_profile(table: pd.DataFrame, value: str) -> Figure:
         line = table[table.method == method].groupby("position")[value].mean()
         axis.plot(line.index, line, color=look(method).color, marker=look(method).marker, markersize=3, linewidth=1.2)
     layers = table.drop_duplicates("position").set_index("position").layer.sort_index()
-    blocks = layers.str.split(".").str[0]
+    blocks = layers.str.split(".").str[0].replace({"conv1": "stem", "conv2": "stem", "conv3": "stem"})
     first = blocks[blocks != blocks.shift()]
     axis.set_xticks(first.index, first.str.removeprefix("inception"), fontsize=8)
     axis.set(xlabel="layer, labelled where a block begins", ylabel=label(value))
@@ -449,10 +441,17 @@ def gains(table: pd.DataFrame) -> Figure:
     axis.axvline(0, color="#444444", linewidth=0.8)
     for y, row in enumerate(rows.itertuples()):
         same = table[(table.method == row.method) & (table.schedule == row.schedule) & (table.rate == row.rate)]
-        for shift, one in zip(np.linspace(-0.2, 0.2, len(same)) if len(same) > 1 else [0], same.itertuples(), strict=True):
+        for shift, one in zip(
+            np.linspace(-0.2, 0.2, len(same)) if len(same) > 1 else [0], same.itertuples(), strict=True
+        ):
             axis.plot([one.low, one.high], [y + shift] * 2, color=look(row.method).color, linewidth=1.4)
-            axis.plot(one.net_gain, y + shift, marker=look(row.method).marker, color=look(row.method).color, markersize=5)
-    names = [f"{look(r.method).label}{', iterative' if r.schedule == 'iterative' else ''}, {r.rate:g}" for r in rows.itertuples()]
+            axis.plot(
+                one.net_gain, y + shift, marker=look(row.method).marker, color=look(row.method).color, markersize=5
+            )
+    names = [
+        f"{look(r.method).label}{', iterative' if r.schedule == 'iterative' else ''}, {r.rate:g}"
+        for r in rows.itertuples()
+    ]
     axis.set_yticks(range(len(rows)), names)
     axis.invert_yaxis()
     axis.set_xlabel("Top-1 minus dense, retrained for the same epochs")
@@ -468,9 +467,11 @@ def class_scatter(table: pd.DataFrame) -> Figure:
     figure, axes = canvas(height=4)
     for method in _order(table.method):
         rows = table[table.method == method]
-        axes[0, 0].scatter(rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0)
+        axes[0, 0].scatter(
+            rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0
+        )
     axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
-    _legend(figure, table)
+    _legend(figure, table, lines=False)
     return figure
 
 
@@ -481,9 +482,7 @@ def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
     """
     matrix = np.asarray(matrix, float)
     if matrix.shape != (len(class_names),) * 2:
-        raise ValueError(
-            f"confusion matrix has shape {matrix.shape}, for {len(class_names)} rows and columns"
-        )
+        raise ValueError(f"confusion matrix has shape {matrix.shape}, for {len(class_names)} rows and columns")
     with np.errstate(invalid="ignore"):
         share = 100 * matrix / matrix.sum(1, keepdims=True)
     figure, axes = canvas(height=5.4)

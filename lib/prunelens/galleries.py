@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,9 @@ from prunelens.datasets import ImageSet
 
 def image_samples(image_set: ImageSet, per_class: int = 12, classes: int = 10) -> Figure:
     """The first images of the first classes, one row per class."""
-    rows = [np.flatnonzero(image_set.labels == label)[:per_class] for label in range(len(image_set.class_names))][:classes]
+    rows = [np.flatnonzero(image_set.labels == label)[:per_class] for label in range(len(image_set.class_names))][
+        :classes
+    ]
     figure, axes = figures.canvas(len(rows), 1, 0.2 + len(rows) * figures.WIDTH / (per_class + 2))
     for axis, indices, name in zip(axes[:, 0], rows, image_set.class_names, strict=False):
         axis.imshow(strip(image_set.images[indices], per_class))
@@ -47,16 +48,17 @@ def task_gallery(units: Sequence[Task], tasks: int, explanations: int) -> Figure
     """
     shown = np.arange(explanations) * tasks
     columns = int(np.ceil(np.sqrt(explanations)))
-    figure, axes = plt.subplots(len(units), 3, figsize=(figures.WIDTH, 1.75 * len(units)), width_ratios=[1, 0.55, 1])
-    for row, unit in zip(np.atleast_2d(axes), units, strict=True):
+    figure, axes = figures.canvas(len(units), 4, 1.55 * len(units), width_ratios=[0.9, 1, 0.5, 1])
+    for (label, *row), unit in zip(axes, units, strict=True):
         queries = np.stack([unit.top[explanations * tasks], unit.bottom[explanations * tasks]])
         row[0].imshow(strip(unit.top[shown], columns))
         row[1].imshow(strip(queries, 1, gap=4))
         row[2].imshow(strip(unit.bottom[shown], columns))
         for axis in row:
             bare(axis)
-        row[0].set_ylabel(unit.heading, rotation=0, ha="right", va="center", fontsize=8)
-    for axis, title in zip(np.atleast_2d(axes)[0], ("excite the unit", "queries", "do not excite it"), strict=True):
+        label.axis("off")
+        label.text(1, 0.5, unit.heading, ha="right", va="center", fontsize=8, transform=label.transAxes)
+    for axis, title in zip(axes[0, 1:], ("excite the unit", "queries", "do not excite it"), strict=True):
         axis.set_title(title, fontsize=9)
     return figure
 

@@ -89,9 +89,7 @@ def margins(
             f"2 x {n_tasks} x ({n_explanations} + 1) = {2 * needed}"
         )
     if min(top.shape[1], bottom.shape[1]) < needed:
-        raise ValueError(
-            f"{needed} extremes a unit are needed, found {top.shape[1]} top, {bottom.shape[1]} bottom"
-        )
+        raise ValueError(f"{needed} extremes a unit are needed, found {top.shape[1]} top, {bottom.shape[1]} bottom")
     table = torch.as_tensor(embeddings)
     _require_finite(table)
     table = table.float()
@@ -102,10 +100,7 @@ def margins(
     chunk = max(1, 2**23 // (n_tasks * embeddings.shape[1]))
     parts = []
     for start in range(0, len(top), chunk):
-        images = (
-            torch.from_numpy(a[start : start + chunk]).to(table.device)
-            for a in (plus, minus, e_plus, e_minus)
-        )
+        images = (torch.from_numpy(a[start : start + chunk]).to(table.device) for a in (plus, minus, e_plus, e_minus))
         parts.append(scale * _margins(table, *images).cpu().numpy())
     return np.concatenate(parts)
 
@@ -178,9 +173,7 @@ def fit_temperature(margins: np.ndarray) -> float:
         raise ValueError("margins must be finite")
     accuracy = (margins > 0).mean()
     if not accuracy > 0.5:
-        raise ValueError(
-            f"2-AFC accuracy is {accuracy:.3f}; a temperature can be fitted only above chance, .5"
-        )
+        raise ValueError(f"2-AFC accuracy is {accuracy:.3f}; a temperature can be fitted only above chance, .5")
     target = (0.5 + accuracy) / 2
 
     def excess(log_temperature: float) -> float:
@@ -202,9 +195,7 @@ def clarity(top: np.ndarray, embeddings: np.ndarray | torch.Tensor) -> np.ndarra
         raise ValueError(f"clarity compares pairs: at least 2 images a unit, found {n}")
     table = torch.as_tensor(embeddings)
     _require_finite(table)
-    mean = F.embedding_bag(
-        torch.from_numpy(top).to(table.device), F.normalize(table.float(), dim=1), mode="mean"
-    )
+    mean = F.embedding_bag(torch.from_numpy(top).to(table.device), F.normalize(table.float(), dim=1), mode="mean")
     return ((n * mean.square().sum(1) - 1) / (n - 1)).cpu().numpy()
 
 
@@ -217,9 +208,7 @@ def class_selectivity(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     than two classes.
     """
     if values.min() < 0:
-        raise ValueError(
-            f"class selectivity is defined after the ReLU: found an activation of {values.min():.3g}"
-        )
+        raise ValueError(f"class selectivity is defined after the ReLU: found an activation of {values.min():.3g}")
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f"class selectivity compares classes: found {len(classes)}")

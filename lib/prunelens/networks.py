@@ -190,4 +190,3 @@ def layer_table(network: nn.Module) -> pd.DataFrame:
 def parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
     """The named parameters that inference needs: all but those of auxiliary heads."""
     return ((name, parameter) for name, parameter in network.named_parameters() if not name.startswith("aux"))
-

@@ -181,9 +181,7 @@ def check(path: Path, parameters: dict[str, Any]) -> None:
     unknown = [name for name in parameters if name not in known]
     if unknown:
         there = ", ".join(known) or "none"
-        raise UsageError(
-            f"{path.name}: unknown parameter {', '.join(unknown)}; its parameters cell has: {there}"
-        )
+        raise UsageError(f"{path.name}: unknown parameter {', '.join(unknown)}; its parameters cell has: {there}")
 
 
 def assigned(source: str) -> list[str]:
@@ -268,9 +266,7 @@ def run(paths: list[Path], folder: Path, request: Request) -> int:
 
 def say_what_is_left(paths: list[Path], failed: int, copies: Path, request: Request) -> None:
     kept = [copies / f"{paths[failed].stem}.{suffix}" for suffix in ("failed.ipynb", "log")]
-    say(
-        f"  kept, as far as it went: {', '.join(display(file) for file in kept if file.exists())}", sys.stderr
-    )
+    say(f"  kept, as far as it went: {', '.join(display(file) for file in kept if file.exists())}", sys.stderr)
     if failed:
         say(f"  finished: {', '.join(path.stem for path in paths[:failed])}", sys.stderr)
     if paths[failed + 1 :]:
@@ -490,9 +486,7 @@ def first_line(source: str) -> str:
 def write(path: Path, content: str | NotebookNode) -> None:
     """Atomic: no reader, and no second run, ever sees half a file."""
     with artefacts.atomic(path) as temporary:
-        temporary.write_text(
-            content if isinstance(content, str) else nbformat.writes(content), encoding="utf-8"
-        )
+        temporary.write_text(content if isinstance(content, str) else nbformat.writes(content), encoding="utf-8")
 
 
 def to_html(notebook: NotebookNode, title: str) -> str:

@@ -68,8 +68,7 @@ def load(name: str, folder: str | Path | None = None, download: bool = False) ->
         return DreamSim(name.removeprefix("dreamsim_"), folder, download)
     branches = ", ".join(DREAMSIM_FILES)
     raise ValueError(
-        f"unknown similarity {name!r}; known: efficientnet_lite0, stlpips, dreamsim, "
-        f"dreamsim_<one of {branches}>"
+        f"unknown similarity {name!r}; known: efficientnet_lite0, stlpips, dreamsim, dreamsim_<one of {branches}>"
     )
 
 
@@ -109,9 +108,7 @@ def _embed(
 ) -> np.ndarray:
     """Rows `features(batch)`, (b, D), of all images; a batch is NCHW in [0, 1], resized to `size`."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or len(images) == 0:
-        raise ValueError(
-            f"expected uint8 images (n > 0, height, width, 3), found {images.dtype} {images.shape}"
-        )
+        raise ValueError(f"expected uint8 images (n > 0, height, width, 3), found {images.dtype} {images.shape}")
     embeddings = None
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
@@ -191,9 +188,7 @@ class _InvertedBottleneck(nn.Module):
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
-def _conv(
-    state: dict[str, torch.Tensor], conv: str, bn: str, stride: int = 1, depthwise: bool = False
-) -> nn.Module:
+def _conv(state: dict[str, torch.Tensor], conv: str, bn: str, stride: int = 1, depthwise: bool = False) -> nn.Module:
     """A convolution with its BatchNorm (TensorFlow's epsilon, 1e-3) folded in."""
     weight = state[f"{conv}.weight"]
     gain = state[f"{bn}.weight"] / (state[f"{bn}.running_var"] + 1e-3).sqrt()
@@ -234,9 +229,7 @@ class STLPIPS:
 
         def features(batch: torch.Tensor) -> torch.Tensor:
             maps = metric.net(metric.scaling_layer(2 * batch - 1))
-            scaled = (
-                F.normalize(m) * (w / m[0, 0].numel()).sqrt() for m, w in zip(maps, weights, strict=True)
-            )
+            scaled = (F.normalize(m) * (w / m[0, 0].numel()).sqrt() for m, w in zip(maps, weights, strict=True))
             return torch.cat([m.flatten(1) for m in scaled], dim=1).half()
 
         return _embed(features, images, self.input_size, batch_size, device, np.float16)

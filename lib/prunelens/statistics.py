@@ -256,9 +256,7 @@ def _present(values: ArrayLike) -> NDArray[np.float64]:
 def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(
-            f"x and y of a correlation have shapes {x.shape} and {y.shape}, expected two equal lengths"
-        )
+        raise ValueError(f"x and y of a correlation have shapes {x.shape} and {y.shape}, expected two equal lengths")
     both = ~(np.isnan(x) | np.isnan(y))
     return x[both], y[both]
 

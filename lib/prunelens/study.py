@@ -34,7 +34,15 @@ from prunelens.datasets import ImageSet
 
 CONTROLS = ("dense", "dense_retrained", "random_init")
 # Raise a stage's number when a change of code changes its results: its artefacts then get other names.
-VERSIONS = {"training": 1, "accuracy": 1, "extremes": 1, "embeddings": 1, "scores": 1, "visualizations": 1, "latency": 1}
+VERSIONS = {
+    "training": 1,
+    "accuracy": 1,
+    "extremes": 1,
+    "embeddings": 1,
+    "scores": 1,
+    "visualizations": 1,
+    "latency": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,6 @@ class Variant:
         return pruning.METHODS[self.method.removesuffix("_unmasked")]
 
 
-
 def variants(profile: profiles.Profile) -> list[Variant]:
     """All networks of a profile, controls first."""
     grid, first = profile.pruning, profile.pruning.seeds[0]
@@ -77,9 +84,7 @@ def variants(profile: profiles.Profile) -> list[Variant]:
     for method in grid.unmasked:
         found += [Variant(f"{method}_unmasked", rate, "one_shot", seed) for rate in grid.rates for seed in grid.seeds]
     for method in grid.iterative.methods:
-        found += [
-            Variant(method, rate, "iterative", seed) for rate in grid.iterative.rates for seed in grid.seeds
-        ]
+        found += [Variant(method, rate, "iterative", seed) for rate in grid.iterative.rates for seed in grid.seeds]
     return found
 
 
@@ -250,14 +255,18 @@ class Study:
     def _step(self, variant: Variant, step: int) -> Arrays:
         """The artefact of one round of pruning and retraining: weights, masks and epochs."""
         return self.store.arrays(
-            "training", f"{variant}-step{step + 1}", self._step_key(variant, step), lambda: self._prune_and_retrain(variant, step)
+            "training",
+            f"{variant}-step{step + 1}",
+            self._step_key(variant, step),
+            lambda: self._prune_and_retrain(variant, step),
         )
 
     def _step_key(self, variant: Variant, step: int) -> dict:
         # Masked and unmasked variants differ by their method's name.
         recipe = self._step_recipe(variant).model_dump()
-        return self._key("training", dense=self.dense_key, variant=asdict(variant), step=step, steps=self._steps(variant),
-                         recipe=recipe, train=self.train_key, validation=self.validation_key)  # fmt: skip
+        return self._key("training", dense=self.dense_key, variant=asdict(variant), step=step,
+                         steps=self._steps(variant), recipe=recipe, train=self.train_key,
+                         validation=self.validation_key)  # fmt: skip
 
     def _prune_and_retrain(self, variant: Variant, step: int) -> Arrays:
         network, masks = self._blank(), {}
@@ -272,7 +281,13 @@ class Study:
         return self._trained(network, self._step_recipe(variant), variant.seed, masks, label, variant.masked)
 
     def _trained(
-        self, network: nn.Module, recipe: profiles.Training, seed: int, masks: pruning.Masks, label: str, hold: bool = True
+        self,
+        network: nn.Module,
+        recipe: profiles.Training,
+        seed: int,
+        masks: pruning.Masks,
+        label: str,
+        hold: bool = True,
     ) -> Arrays:
         table = training.train(
             network, self.train_set, self.validation_set, recipe,
@@ -365,7 +380,9 @@ class Study:
         tables = []
         for variant in self._each(only, "latency"):
             for batch in self.profile.latency_batches:
-                key = self._key("latency", network=self.network_key(variant), batch=batch, size=self.profile.data.size, **machine)
+                key = self._key(
+                    "latency", network=self.network_key(variant), batch=batch, size=self.profile.data.size, **machine
+                )
                 compute = lambda variant=variant, batch=batch: self._latency(variant, batch)  # noqa: E731
                 tables.append(self.store.table("latency", f"{variant}-b{batch}", key, compute))
         return pd.concat(tables, ignore_index=True)
@@ -376,13 +393,15 @@ class Study:
         return pd.DataFrame([{"variant": str(variant), **asdict(variant), **timed}])
 
     def extremes(self, variant: Variant) -> Arrays:
-        """Per layer, "top/LAYER" and "bottom/LAYER": stimulus indices (units, N (K + 1)); "alive/LAYER": bool (units,)."""
+        """Per layer "top/LAYER" and "bottom/LAYER", stimulus indices (units, N (K + 1)), and "alive/LAYER" (units,)."""
         measure = self.profile.interpretability
         k = measure.tasks * (measure.explanations + 1)
         if len(self.stimuli) < 2 * k:
             raise ValueError(f"data.stimulus_images: found {len(self.stimuli)} stimuli, {measure.tasks} tasks of "
                              f"{measure.explanations} explanations need {2 * k}")  # fmt: skip
-        key = self._key("extremes", network=self.network_key(variant), stimuli=self.stimuli_key, k=k, seed=self.profile.seed)
+        key = self._key(
+            "extremes", network=self.network_key(variant), stimuli=self.stimuli_key, k=k, seed=self.profile.seed
+        )
         return self.store.arrays("extremes", str(variant), key, lambda: self._extremes(variant, k))
 
     def _extremes(self, variant: Variant, k: int) -> Arrays:
@@ -420,7 +439,9 @@ class Study:
 
     def _dense_margins(self) -> np.ndarray:
         extremes = self.extremes(self.variants[0])
-        margins = [self._margins(extremes, layer)[extremes[f"alive/{layer}"]] for layer in networks.conv_layers(self.dense)]
+        margins = [
+            self._margins(extremes, layer)[extremes[f"alive/{layer}"]] for layer in networks.conv_layers(self.dense)
+        ]
         return np.concatenate(margins)
 
     def _margins(self, extremes: Arrays, layer: str) -> np.ndarray:
@@ -436,7 +457,9 @@ class Study:
 
         Dead units are listed with alive = False and no scores.
         """
-        tables = [self._scores(variant).assign(variant=str(variant), **asdict(variant)) for variant in self._each(only, "MIS")]
+        tables = [
+            self._scores(variant).assign(variant=str(variant), **asdict(variant)) for variant in self._each(only, "MIS")
+        ]
         return pd.concat(tables, ignore_index=True)
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
@@ -502,7 +525,7 @@ class Study:
         ]
 
     def visualize(self, variant: Variant) -> Arrays:
-        """"images": uint8 (units, size, size, 3) of ``sampled_units``, "objective": float32 (units,)."""
+        """ "images": uint8 (units, size, size, 3) of ``sampled_units``, "objective": float32 (units,)."""
         wanted = self.profile.visualization
         settings = {"size": wanted.size, "steps": wanted.steps, "seed": self.profile.seed}
         units = self.sampled_units()

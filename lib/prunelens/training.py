@@ -80,7 +80,9 @@ def _train(
             progress.update()
         train_loss = float(torch.stack(losses).sum()) / len(train_set)
         if not np.isfinite(train_loss):
-            raise FloatingPointError(f"{label}: the loss is {train_loss} in epoch {epoch}; lower training.learning_rate")
+            raise FloatingPointError(
+                f"{label}: the loss is {train_loss} in epoch {epoch}; lower training.learning_rate"
+            )
         rows.append(
             {
                 "epoch": epoch,

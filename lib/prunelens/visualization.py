@@ -71,9 +71,7 @@ def visualize(
         _check_units(network, units, size)
         with tqdm(total=len(chunks) * steps, desc="visualize", unit="step") as progress:
             for part in chunks:
-                images[part] = _optimize(
-                    network, units[part], size, steps, seed, learning_rate, sign, progress
-                )
+                images[part] = _optimize(network, units[part], size, steps, seed, learning_rate, sign, progress)
                 objective[part] = _mean_activations(network, units[part], images[part])
     return Visualization(images, objective)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from prunelens import profiles, runner
 
 REAL_LOAD = profiles.load  # the project fixture replaces it
@@ -28,9 +29,7 @@ def wait_for(condition, seconds: float = 300) -> None:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended but was not yet collected does not."""
-    status = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
-    ).stdout.strip()
+    status = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(status) and not status.startswith("Z")
 
 
@@ -196,9 +195,7 @@ def test_a_cell_that_was_skipped(project, capsys):
 @pytest.fixture
 def waiting(project):
     """A run whose notebook says its kernel's process and then waits; ended, whatever the test did."""
-    project.notebook(
-        "00_waits", 'import os; open("pid", "w").write(str(os.getpid())); import time; time.sleep(600)'
-    )
+    project.notebook("00_waits", 'import os; open("pid", "w").write(str(os.getpid())); import time; time.sleep(600)')
     process = project.start("quick")
     pid = Path(project.root / "pid")
     wait_for(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))

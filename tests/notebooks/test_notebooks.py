@@ -1,4 +1,4 @@
-"""Every notebook runs on the smoke profile, writes its figures, loads the second time, and is stored without outputs."""
+"""Every notebook runs on the smoke profile, writes its figures, loads when rerun, and is stored without outputs."""
 
 import time
 from pathlib import Path
@@ -40,10 +40,14 @@ def test_index_links_every_notebook_and_shows_every_figure(out: Path) -> None:
 
 
 def test_second_run_computes_nothing_anew(out: Path) -> None:
-    before = {file: file.stat().st_mtime for file in (out / "runs").rglob("*") if file.is_file() and ".lock" not in file.name}
+    before = {
+        file: file.stat().st_mtime for file in (out / "runs").rglob("*") if file.is_file() and ".lock" not in file.name
+    }
     started = time.time()
     assert runner.main(["smoke", "--out", str(out), "--device", "cpu", "--notebooks", "02,05"]) == 0
-    after = {file: file.stat().st_mtime for file in (out / "runs").rglob("*") if file.is_file() and ".lock" not in file.name}
+    after = {
+        file: file.stat().st_mtime for file in (out / "runs").rglob("*") if file.is_file() and ".lock" not in file.name
+    }
     assert after == before and max(after.values()) < started
 
 

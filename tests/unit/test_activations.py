@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prunelens import activations
 from torch import nn
+
+from prunelens import activations
 
 
 class Net(nn.Module):

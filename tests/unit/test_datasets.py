@@ -11,6 +11,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from prunelens import datasets
 from prunelens.datasets import ImageSet, concatenate, read_folder, sample
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from prunelens import evaluation
 from prunelens.datasets import ImageSet, imagenet_class_indices, read_folder
 from prunelens.networks import BVLCGoogLeNet, load_weights
-from torch import nn
 
 ASSETS = os.environ.get("PRUNELENS_ASSETS")
 

@@ -71,9 +71,7 @@ def line(axis, color: str, dashes: str = "-"):
     found = [
         drawn
         for drawn in axis.lines
-        if to_hex(drawn.get_color()) == color.lower()
-        and drawn.get_linestyle() == dashes
-        and len(drawn.get_xdata()) > 2
+        if to_hex(drawn.get_color()) == color.lower() and drawn.get_linestyle() == dashes and len(drawn.get_xdata()) > 2
     ]
     assert len(found) == 1
     return found[0]
@@ -84,9 +82,7 @@ def histogram() -> pd.DataFrame:
 
 
 def all_plots() -> dict:
-    forest = grouped_correlations(
-        accuracies().query("schedule == 'one_shot' and rate > 0"), "rate", "top1", "method"
-    )
+    forest = grouped_correlations(accuracies().query("schedule == 'one_shot' and rate > 0"), "rate", "top1", "method")
     mask = np.random.default_rng(0).random((6, 5, 3, 3)) > 0.5
     return {
         "accuracy": lambda: figures.accuracy_by_rate(accuracies(), chance=0.1),
@@ -101,9 +97,7 @@ def all_plots() -> dict:
         "forest": lambda: figures.correlation_forest(forest),
         "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
         "units": lambda: figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
-        "units of long names": lambda: figures.unit_rows(
-            cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]
-        ),
+        "units of long names": lambda: figures.unit_rows(cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]),
     }
 
 
@@ -203,11 +197,7 @@ def test_learning_curves_show_the_control_in_every_panel():
     figure = figures.learning_curves(courses())
     assert len(figure.axes) == 6  # two values, three rates
     for axis in figure.axes:
-        grey = [
-            drawn
-            for drawn in axis.lines
-            if to_hex(drawn.get_color()) == METHOD_COLORS["dense_retrained"].lower()
-        ]
+        grey = [drawn for drawn in axis.lines if to_hex(drawn.get_color()) == METHOD_COLORS["dense_retrained"].lower()]
         assert len(grey) == 4  # three seeds and their mean
     assert len(figures.learning_curves(courses().drop(columns="loss")).axes) == 3
 
@@ -301,9 +291,7 @@ def test_save_writes_picture_table_and_caption(tmp_path):
     returned = figures.save(figure, "accuracy", table, "Accuracy – by rate", tmp_path / "new", {"seed": 3})
     assert returned is figure and not plt.fignum_exists(figure.number)
     folder = tmp_path / "new"
-    assert {path.name for path in folder.iterdir()} == {
-        f"accuracy.{end}" for end in ("png", "svg", "csv", "json")
-    }
+    assert {path.name for path in folder.iterdir()} == {f"accuracy.{end}" for end in ("png", "svg", "csv", "json")}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "accuracy.csv"), table)
     assert json.loads((folder / "accuracy.json").read_text()) == {"caption": "Accuracy – by rate", "seed": 3}
     height, width, _ = plt.imread(folder / "accuracy.png").shape
@@ -314,9 +302,7 @@ def test_save_gives_the_same_bytes_again(tmp_path):
     for folder in ("first", "second"):
         figures.save(figures.accuracy_by_rate(accuracies()), "a", accuracies(), "", tmp_path / folder)
     for ending in ("png", "svg", "csv", "json"):
-        assert (tmp_path / "first" / f"a.{ending}").read_bytes() == (
-            tmp_path / "second" / f"a.{ending}"
-        ).read_bytes()
+        assert (tmp_path / "first" / f"a.{ending}").read_bytes() == (tmp_path / "second" / f"a.{ending}").read_bytes()
 
 
 def test_save_cut_off_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from prunelens import activations, interpretability
 from prunelens.interpretability import clarity, class_selectivity, fit_temperature, margins, score, tasks
 
@@ -70,8 +71,7 @@ def test_shortcut_equals_the_sum_over_pairs(queries):
     found = margins(top, bottom, rows, 4, 3, queries, seed=7, layer="x")
     chosen = tasks(5, 4, 3, queries, seed=7, layer="x")
     expected = [
-        [defined_margin(chosen, top, bottom, u, i, lambda a, b: rows[a] @ rows[b]) for i in range(4)]
-        for u in range(5)
+        [defined_margin(chosen, top, bottom, u, i, lambda a, b: rows[a] @ rows[b]) for i in range(4)] for u in range(5)
     ]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -82,10 +82,7 @@ def test_scale_2_is_minus_the_squared_distance():
     found = margins(top, bottom, rows, 3, 3, scale=2.0)
     chosen = tasks(3, 3, 3)
     expected = [
-        [
-            defined_margin(chosen, top, bottom, u, i, lambda a, b: -((rows[a] - rows[b]) ** 2).sum())
-            for i in range(3)
-        ]
+        [defined_margin(chosen, top, bottom, u, i, lambda a, b: -((rows[a] - rows[b]) ** 2).sum()) for i in range(3)]
         for u in range(3)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from prunelens import runner
 
 NAMES = ["00_setup", "01_pruning", "03_accuracy", "05_mis"]
@@ -78,9 +79,7 @@ def test_parameters_are_read_as_python():
 
 
 def test_runs_in_order_with_parameters_and_keeps_everything(project, capsys):
-    project.notebook(
-        "01_second", 'assert open("order").read() == "first"', "print(profile, overrides, device)"
-    )
+    project.notebook("01_second", 'assert open("order").read() == "first"', "print(profile, overrides, device)")
     project.notebook("00_first", 'open("order", "w").write("first"); print("written")')
     assert runner.main(["quick", "--set", "seed=1", "--set", "a.b=[1, 2]", "--device", "cpu"]) == 0
 

@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from prunelens import similarity
 
 LITE0_LARGEST = [576, 39, 804, 343, 1093]
@@ -148,9 +149,7 @@ def put_files(folder: Path, branch: str) -> None:
         (folder / file).touch()
 
 
-@pytest.mark.parametrize(
-    ("name", "branch"), [("dreamsim", "ensemble"), ("dreamsim_clip_vitb32", "clip_vitb32")]
-)
+@pytest.mark.parametrize(("name", "branch"), [("dreamsim", "ensemble"), ("dreamsim_clip_vitb32", "clip_vitb32")])
 def test_dreamsim_embeds_from_local_files(fake_dreamsim, tmp_path, images, name, branch):
     put_files(tmp_path, branch)
     hub = torch.hub.get_dir()

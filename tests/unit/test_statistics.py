@@ -72,9 +72,7 @@ def test_bootstrap_interval_agrees_with_t_interval_and_is_seeded():
 def test_bootstrap_interval_covers():
     generator = np.random.default_rng(0)
     samples = generator.exponential(1, (300, 40))
-    hits = [
-        low <= math.log(2) <= high for low, high in (bootstrap_interval(s, np.median, 300) for s in samples)
-    ]
+    hits = [low <= math.log(2) <= high for low, high in (bootstrap_interval(s, np.median, 300) for s in samples)]
     assert 0.90 < np.mean(hits) < 0.98
 
 
@@ -176,9 +174,9 @@ def test_within_group_does_not_depend_on_levels_or_order():
 def test_within_group_ignores_single_rows_and_missing_values():
     table = networks(0, 0.5, 0.2)
     extra = pd.DataFrame({"method": ["dense", "method 1"], "rate": [0.0, 0.3], "y": [9.0, math.nan]})
-    assert within_group_correlation(
-        pd.concat([table, extra]), "rate", "y", "method"
-    ) == within_group_correlation(table, "rate", "y", "method")
+    assert within_group_correlation(pd.concat([table, extra]), "rate", "y", "method") == within_group_correlation(
+        table, "rate", "y", "method"
+    )
 
 
 def test_within_group_without_an_answer_says_why():

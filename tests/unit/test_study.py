@@ -45,7 +45,11 @@ def test_iterative_masks_reach_the_rate_and_only_grow(study: Study) -> None:
     variant = Variant("structured_l1", 0.8, "iterative", 0)
     assert variant in study.variants
     first, last = (
-        {name.removeprefix("mask/"): mask for name, mask in study._step(variant, step).items() if name.startswith("mask/")}
+        {
+            name.removeprefix("mask/"): mask
+            for name, mask in study._step(variant, step).items()
+            if name.startswith("mask/")
+        }
         for step in (0, 1)
     )
     assert all(not (last[name] & ~first[name]).any() for name in first)
@@ -64,7 +68,10 @@ def test_units_are_all_of_them_and_dead_ones_have_no_score(study: Study) -> None
     assert units[units.variant == str(chosen[0])].alive.all()
     pruned = units[units.variant == str(chosen[1])]
     masks = study.masks(chosen[1])
-    removed = sum(int((~mask.any((1, 2, 3))).sum() if mask.ndim == 4 else 0) for mask in (m.flatten(1)[:, :, None, None] for m in masks.values()))
+    removed = sum(
+        int((~mask.any((1, 2, 3))).sum() if mask.ndim == 4 else 0)
+        for mask in (m.flatten(1)[:, :, None, None] for m in masks.values())
+    )
     assert (~pruned.alive).sum() >= removed > 5000
     assert pruned.loc[~pruned.alive, ["mis", "two_afc_accuracy", "margin"]].isna().all(axis=None)
     assert units[units.alive].mis.between(0, 1).all()

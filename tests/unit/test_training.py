@@ -19,7 +19,9 @@ def dense(architecture: str = "googlenet") -> nn.Module:
     return network
 
 
-def train(network: nn.Module, recipe: Training = RECIPE, masks: pruning.Masks | None = None, seed: int = 0) -> pd.DataFrame:
+def train(
+    network: nn.Module, recipe: Training = RECIPE, masks: pruning.Masks | None = None, seed: int = 0
+) -> pd.DataFrame:
     return training.train(network, TRAIN, VALIDATION, recipe, seed=seed, device=CPU, masks=masks)
 
 
@@ -89,7 +91,6 @@ def test_divergence_is_said() -> None:
 def test_augmentation_of_whole_images_only_flips() -> None:
     images = torch.rand(16, 3, 8, 8)
     seen = training.augment(images, 1.0, torch.Generator().manual_seed(0))
-
 
     assert seen.shape == images.shape and seen.min() >= 0 and seen.max() <= 1
     constant = torch.full((4, 3, 8, 8), 0.25)

@@ -3,9 +3,10 @@ import pytest
 import torch
 from lucent.optvis import param, render, transform
 from lucent.optvis.param import spatial
+from torch import nn
+
 from prunelens import networks
 from prunelens.visualization import scaled_transforms, visualize
-from torch import nn
 
 SETTINGS = {"size": 32, "steps": 8, "seed": 3}
 UNITS = [("first.conv", 0), ("second", 4), ("first.conv", 2), ("fc", 1), ("second", 0)]

@@ -79,15 +79,20 @@ class _BVLCInception(Inception):
         self.branch3[1] = conv_block(reduced, out_channels, kernel_size=5, padding=2)
 
 
-def build(architecture: str, num_classes: int) -> nn.Module:
+def build(architecture: str, num_classes: int, aux_logits: bool = False) -> nn.Module:
     """A network of the given architecture with PyTorch's default initialisation, channels last.
 
     Raises:
-        ValueError: the architecture is none of ARCHITECTURES.
+        ValueError: the architecture is none of ARCHITECTURES, or has no auxiliary heads and they are asked for.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"network.architecture: found {architecture!r}, expected one of {ARCHITECTURES}")
-    network = GoogLeNet(num_classes) if architecture == "googlenet" else BVLCGoogLeNet(num_classes)
+    if architecture == "googlenet":
+        network = GoogLeNet(num_classes, aux_logits)
+    elif aux_logits:
+        raise ValueError(f"aux_weight: found more than 0, but {architecture} has no auxiliary heads; expected 0")
+    else:
+        network = BVLCGoogLeNet(num_classes)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -108,7 +113,7 @@ def initialise(network: nn.Module, seed: int) -> None:
 def load_weights(network: nn.Module, file: Path) -> None:
     """Load a safetensors file (any float precision) into a network of the same architecture.
 
-    Tensors of auxiliary heads that the network lacks are ignored.
+    Auxiliary heads are ignored: torchvision's were never trained.
 
     Raises:
         FileNotFoundError: no such file.
@@ -124,10 +129,13 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def load_state(network: nn.Module, found: dict[str, Tensor], origin: str) -> None:
-    """Load tensors into a network after comparing names and shapes; ``origin`` names them in the error."""
+    """Load tensors into a network after comparing names and shapes; ``origin`` names them in the error.
+
+    Auxiliary heads are left as they are, whether ``found`` has them or not.
+    """
     expected = network.state_dict()
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(("aux1.", "aux2."))}
-    optional = {name for name in expected if name.endswith("num_batches_tracked")}
+    found = {name: tensor for name, tensor in found.items() if not name.startswith("aux")}
+    optional = {name for name in expected if name.startswith("aux") or name.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - found.keys() - optional)
     unknown = sorted(found.keys() - expected.keys())
     shapes = [

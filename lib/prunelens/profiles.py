@@ -49,7 +49,7 @@ class Training(Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.9
     smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.08  # least area that RandomResizedCrop keeps
     aux_weight: Annotated[float, Field(ge=0)] = 0.0  # of each auxiliary head's loss; the paper: .3
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"  # a CPU without bfloat16 instructions takes float32
 
 
 class Network(Section):
@@ -83,6 +83,7 @@ class Interpretability(Section):
     """MIS: N tasks of K explanations on each side, under one similarity."""
 
     similarity: Literal["stlpips", "efficientnet_lite0", "dreamsim"]
+    download: bool = False  # fetch the similarity's weights where they are missing (dreamsim)
     tasks: Count = 20
     explanations: Count = 9
     queries: Literal["inner", "outer"] = "inner"

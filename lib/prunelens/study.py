@@ -168,8 +168,14 @@ class Study:
             networks.load_weights(network, self._weights_file())
         return network.eval()
 
-    def _blank(self) -> nn.Module:
-        return networks.build(self.profile.network.architecture, self.profile.network.outputs)
+    def _blank(self, aux_logits: bool = False) -> nn.Module:
+        return networks.build(self.profile.network.architecture, self.profile.network.outputs, aux_logits)
+
+    def _trainable(self, recipe: profiles.Training, seed: int) -> nn.Module:
+        """A network with auxiliary heads, drawn from the seed, where the recipe has a loss for them."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._blank(aux_logits=recipe.aux_weight > 0)
 
     def _weights_file(self) -> Path:
         file = profiles.expand(self.profile.network.weights, "network.weights")
@@ -198,9 +204,10 @@ class Study:
 
     def _scratch(self) -> Arrays:
         def compute() -> Arrays:
-            network = self._blank()
-            networks.initialise(network, self.profile.seed)
-            return self._trained(network, self.profile.network.scratch, self.profile.seed, {}, "dense from scratch")
+            recipe, seed = self.profile.network.scratch, self.profile.seed
+            network = self._trainable(recipe, seed)
+            networks.initialise(network, seed)
+            return self._trained(network, recipe, seed, {}, "dense from scratch")
 
         return self.store.arrays("training", "dense-scratch", self._scratch_key(), compute)
 
@@ -269,9 +276,9 @@ class Study:
                          validation=self.validation_key)  # fmt: skip
 
     def _prune_and_retrain(self, variant: Variant, step: int) -> Arrays:
-        network, masks = self._blank(), {}
+        network, masks = self._trainable(self._step_recipe(variant), variant.seed), {}
         if step == 0:
-            network.load_state_dict(self.dense.state_dict())
+            networks.load_state(network, self.dense.state_dict(), "the dense network")
         else:
             _restore(network, self._step(variant, step - 1), str(variant))
         if variant.method not in CONTROLS:
@@ -425,7 +432,9 @@ class Study:
 
     @cached_property
     def similarity(self) -> similarity.Similarity:
-        return similarity.load(self.profile.interpretability.similarity)
+        return similarity.load(
+            self.profile.interpretability.similarity, download=self.profile.interpretability.download
+        )
 
     def _embed(self) -> Arrays:
         embeddings = self.similarity.embed(self.stimuli.images, self.profile.batch_size, self.device)
@@ -463,7 +472,7 @@ class Study:
         return pd.concat(tables, ignore_index=True)
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
-        measure = self.profile.interpretability.model_dump(exclude={"temperature"})
+        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download"})
         key = self._key(
             "scores", network=self.network_key(variant), stimuli=self.stimuli_key, seed=self.profile.seed,
             measure=measure, temperature=round(self.temperature, 9), embeddings=VERSIONS["embeddings"],

@@ -67,7 +67,7 @@ def _train(
         losses, hits = [], 0
         network.train()
         for images, labels in _batches(train_set, recipe, generator, device):
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            with autocast(device, recipe.precision):
                 outputs = network(images)
                 loss, logits = _loss(outputs, labels, known, recipe.aux_weight)
             optimizer.zero_grad(set_to_none=True)
@@ -97,6 +97,12 @@ def _train(
     progress.close()
     network.eval()
     return pd.DataFrame(rows)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 where asked for, except on a CPU without instructions for it, which would be many times slower."""
+    able = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16" and able)
 
 
 def _validate(network: nn.Module, image_set: ImageSet, recipe: Training, device: torch.device) -> dict[str, float]:

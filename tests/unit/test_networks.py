@@ -68,6 +68,11 @@ def test_weights_for_other_outputs_are_refused(tmp_path: Path) -> None:
         networks.load_state(networks.build("googlenet", 10), state, "here")
 
 
+def test_bvlc_has_no_auxiliary_heads() -> None:
+    with pytest.raises(ValueError, match="bvlc_googlenet has no auxiliary heads"):
+        networks.build("bvlc_googlenet", 10, aux_logits=True)
+
+
 def test_missing_and_truncated_weights(tmp_path: Path) -> None:
     network = networks.build("googlenet", 8)
     with pytest.raises(FileNotFoundError, match="absent"):

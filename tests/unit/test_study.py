@@ -97,6 +97,15 @@ def test_scratch_switch_trains_another_dense_network(study: Study, tmp_path: Pat
     assert scratch.dense_key != study.dense_key
 
 
+def test_auxiliary_heads_train_along_and_are_no_part_of_the_result(tmp_path: Path) -> None:
+    aux = Study("smoke", [*TINY, "retraining.aux_weight=0.3"], "cpu", str(tmp_path))
+    control = aux.variants[2]
+    assert control.method == "dense_retrained"
+    assert "weight/aux1.fc1.weight" in aux._retrained(control)
+    assert not any(name.startswith("aux") for name in aux.network(control).state_dict())
+    assert aux.accuracy([control]).total_sparsity.item() == 0
+
+
 def test_wrong_profile_values_are_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*absent\.safetensors"):
         Study("smoke", ["network.weights=absent.safetensors"], "cpu", str(tmp_path)).accuracy()

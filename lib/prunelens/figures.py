@@ -468,7 +468,7 @@ def class_scatter(table: pd.DataFrame) -> Figure:
     for method in _order(table.method):
         rows = table[table.method == method]
         axes[0, 0].scatter(
-            rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0
+            rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0, rasterized=True
         )
     axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
     _legend(figure, table, lines=False)
@@ -492,8 +492,9 @@ def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
         for (i, j), percent in np.ndenumerate(share):
             if percent >= 0.5:
                 axis.text(j, i, f"{percent:.0f}", ha="center", va="center", fontsize=7.5, color="white" if percent > 55 else "#222222")  # noqa: E501 # fmt: skip
-    axis.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(class_names)), class_names)
+    if len(class_names) <= 50:
+        axis.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(class_names)), class_names)
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.grid(False)
     figure.colorbar(picture, label="images of the true class (%)", shrink=0.8)

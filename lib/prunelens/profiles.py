@@ -10,11 +10,22 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from prunelens.networks import ARCHITECTURES, build, unit_layers
+from prunelens.pruning import METHODS
+
 FOLDER = Path(__file__).parents[2] / "notebooks" / "profiles"
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Method = Literal["unstructured_local", "unstructured_global", "structured_l1", "connection_l1", "connection_random"]
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"expected one of {', '.join(METHODS)}")
+    return name
+
+
+Method = Annotated[str, pydantic.AfterValidator(_known_method)]
 
 
 class Section(pydantic.BaseModel):
@@ -55,7 +66,7 @@ class Training(Section):
 class Network(Section):
     """Which network is pruned, and where its trained weights come from."""
 
-    architecture: Literal["googlenet", "bvlc_googlenet"]
+    architecture: Literal[ARCHITECTURES]
     outputs: Count  # number of logits
     weights: str  # a safetensors file ($NAME is read from the environment), "torchvision", or "scratch"
     scratch: Training | None = None  # how the dense network is trained where weights are "scratch"
@@ -72,8 +83,8 @@ class Iterative(Section):
 class Pruning(Section):
     """The grid of variants."""
 
-    methods: list[Method]
-    rates: list[Rate]
+    methods: list[Method] = Field(min_length=1)
+    rates: list[Rate] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     unmasked: list[Method] = ["connection_l1"]  # also retrained without masks, as the paper's code did
     iterative: Iterative = Iterative()
@@ -120,6 +131,44 @@ class Profile(Section):
     visualization: Visualization
     latency_batches: list[Count] = [1, 32]
     statistics: Statistics = Statistics()
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "Profile":
+        """What can only be seen across sections is said before an hour is spent."""
+        grid, steps, shown = self.pruning, self.pruning.iterative.steps, self.visualization
+        for key in ("methods", "rates", "seeds"):
+            values = getattr(grid, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"pruning.{key}: found {values}, expected no value twice")
+        if grid.iterative.methods and self.retraining.epochs < steps:
+            raise ValueError(
+                f"retraining.epochs: found {self.retraining.epochs}, expected at least one for each of the {steps} "
+                "steps of pruning.iterative"
+            )
+        outside = [m for m in shown.methods if m not in grid.methods] + [r for r in shown.rates if r not in grid.rates]
+        if outside:
+            raise ValueError(f"visualization: found {outside}, expected methods and rates of the section pruning")
+        measure = self.interpretability
+        needed = 2 * measure.tasks * (measure.explanations + 1)
+        if self.data.stimulus_images < needed and self.data.extra_stimuli is None:
+            raise ValueError(
+                f"data.stimulus_images: found {self.data.stimulus_images}, {measure.tasks} tasks of "
+                f"{measure.explanations} explanations need {needed}"
+            )
+        if self.network.architecture == "bvlc_googlenet" and self.retraining.aux_weight > 0:
+            raise ValueError("retraining.aux_weight: found more than 0, but bvlc_googlenet has no auxiliary heads")
+        layers = unit_layers(build(self.network.architecture, self.network.outputs))
+        for name in shown.layers:
+            if name not in layers:
+                near = difflib.get_close_matches(name, layers, 1)
+                raise ValueError(
+                    f"visualization.layers: found {name!r}" + (f", did you mean {near[0]}?" if near else "")
+                )
+            if shown.units_per_layer > (units := layers[name].weight.shape[0]):
+                raise ValueError(
+                    f"visualization.units_per_layer: found {shown.units_per_layer}, {name} has {units} units"
+                )
+        return self
 
 
 def names() -> list[str]:
@@ -178,7 +227,9 @@ def _explain(error: Any) -> str:
         return f"unknown key {key}{_suggest(error['loc'])}"
     if error["type"] == "missing":
         return f"key {key} is missing"
-    return f"key {key}: found {error['input']!r}, {error['msg'].lower()}"
+    if not key:  # across sections: the message names the keys itself
+        return error["msg"].removeprefix("Value error, ")
+    return f"key {key}: found {error['input']!r}, {error['msg'].removeprefix('Value error, ').lower()}"
 
 
 def _suggest(location: tuple[str | int, ...]) -> str:

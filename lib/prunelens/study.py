@@ -34,14 +34,17 @@ from prunelens.datasets import ImageSet
 
 CONTROLS = ("dense", "dense_retrained", "random_init")
 # Raise a stage's number when a change of code changes its results: its artefacts then get other names.
+# "pruning" is the version of masks and initialisation, on which "training" depends too: then raise both.
 VERSIONS = {
+    "pruning": 1,
     "training": 1,
     "accuracy": 1,
+    "latency": 1,
     "extremes": 1,
     "embeddings": 1,
+    "temperature": 1,
     "scores": 1,
     "visualizations": 1,
-    "latency": 1,
 }
 
 
@@ -74,7 +77,7 @@ class Variant:
 def variants(profile: profiles.Profile) -> list[Variant]:
     """All networks of a profile, controls first."""
     grid, first = profile.pruning, profile.pruning.seeds[0]
-    found = [Variant("dense", seed=first), Variant("random_init", seed=first)]
+    found = [Variant("dense", seed=first), *(Variant("random_init", seed=seed) for seed in grid.seeds)]
     found += [Variant("dense_retrained", 0.0, "one_shot", seed) for seed in grid.seeds]
     for method in grid.methods:
         # Only random methods differ between seeds before retraining.
@@ -143,9 +146,11 @@ class Study:
         data = self.profile.data
         if data.root is None:
             raise ValueError("data.root: found nothing, expected a folder with train/WNID and val/WNID")
-        root = profiles.expand(data.root, "data.root")
-        if data.download == "imagenette":
-            return datasets.imagenette(root, "train", download=not root.exists()).parent
+        root = PROJECT / profiles.expand(data.root, "data.root")  # an absolute path stays what it is
+        if data.download == "imagenette" and not (root / "train").is_dir():
+            fetched = [datasets.imagenette(root, split, download=not (root / "imagenette2-160" / split).is_dir())
+                       for split in ("train", "val")]  # fmt: skip
+            return fetched[0].parent
         return root
 
     def _folder(self, folder: Path, name: str) -> ImageSet:
@@ -198,13 +203,13 @@ class Study:
         network = self.profile.network
         if network.scratch is None:
             raise ValueError("network.weights = scratch, but the profile has no section network.scratch")
-        recipe = network.scratch.model_dump()
+        recipe = training.effective(network.scratch, self.device).model_dump()
         return self._key("training", architecture=network.architecture, outputs=network.outputs, recipe=recipe,
                          train=self.train_key, validation=self.validation_key, seed=self.profile.seed)  # fmt: skip
 
     def _scratch(self) -> Arrays:
         def compute() -> Arrays:
-            recipe, seed = self.profile.network.scratch, self.profile.seed
+            recipe, seed = training.effective(self.profile.network.scratch, self.device), self.profile.seed
             network = self._trainable(recipe, seed)
             networks.initialise(network, seed)
             return self._trained(network, recipe, seed, {}, "dense from scratch")
@@ -214,7 +219,7 @@ class Study:
     @property
     def scratch_epochs(self) -> pd.DataFrame:
         """Every epoch of the dense network's own training, where ``network.weights`` is "scratch"."""
-        return pd.DataFrame(_unpack(self._scratch(), "epoch")).rename(columns=_among)
+        return pd.DataFrame(_unpack(self._scratch(), "epoch")).rename(columns=_in_our_words)
 
     def network(self, variant: Variant) -> nn.Module:
         """A variant's network on the CPU, in evaluation mode; trains it where it has not been trained yet."""
@@ -241,20 +246,24 @@ class Study:
 
     def epochs(self, variant: Variant) -> pd.DataFrame:
         """Loss and accuracy of every epoch of a variant's retraining, steps of an iterative schedule in a row."""
-        steps = self._steps(variant)
-        tables = [pd.DataFrame(_unpack(self._step(variant, step), "epoch")).assign(step=step) for step in range(steps)]
+        tables, before = [], 0
+        for step in range(self._steps(variant)):
+            table = pd.DataFrame(_unpack(self._step(variant, step), "epoch")).assign(step=step)
+            # A later step's epoch 0 is the network just pruned; only the first step's has a place on the axis.
+            tables.append(table[table.epoch >= min(step, 1)].assign(epoch=lambda t, before=before: t.epoch + before))
+            before += int(table.epoch.max())
+        columns = {"train_loss": "loss"}
         table = pd.concat(tables, ignore_index=True).assign(**asdict(variant))
-        table["epoch"] += table["step"] * self._step_recipe(variant).epochs
-        table = table[(table["step"] == 0) | (table["epoch"] > table["step"] * self._step_recipe(variant).epochs)]
-        return table.rename(columns=_among).rename(columns={"train_loss": "loss"}).reset_index(drop=True)
+        return table.rename(columns=_in_our_words).rename(columns=columns)
 
     def _steps(self, variant: Variant) -> int:
         return self.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
 
-    def _step_recipe(self, variant: Variant) -> profiles.Training:
-        """An iterative schedule shares the epochs of a one-shot one among its steps, at least one each."""
-        recipe = self.profile.retraining
-        return recipe.model_copy(update={"epochs": max(1, round(recipe.epochs / self._steps(variant)))})
+    def _step_recipe(self, variant: Variant, step: int) -> profiles.Training:
+        """An iterative schedule shares the epochs of a one-shot one among its steps, the first getting what is over."""
+        recipe, steps = training.effective(self.profile.retraining, self.device), self._steps(variant)
+        epochs = recipe.epochs // steps + (step < recipe.epochs % steps)
+        return recipe.model_copy(update={"epochs": epochs})
 
     def _retrained(self, variant: Variant) -> Arrays:
         return self._step(variant, self._steps(variant) - 1)
@@ -270,22 +279,25 @@ class Study:
 
     def _step_key(self, variant: Variant, step: int) -> dict:
         # Masked and unmasked variants differ by their method's name.
-        recipe = self._step_recipe(variant).model_dump()
+        recipe = self._step_recipe(variant, step).model_dump()
         return self._key("training", dense=self.dense_key, variant=asdict(variant), step=step,
                          steps=self._steps(variant), recipe=recipe, train=self.train_key,
                          validation=self.validation_key)  # fmt: skip
 
     def _prune_and_retrain(self, variant: Variant, step: int) -> Arrays:
-        network, masks = self._trainable(self._step_recipe(variant), variant.seed), {}
+        recipe = self._step_recipe(variant, step)
+        network, masks = self._trainable(recipe, variant.seed), {}
         if step == 0:
             networks.load_state(network, self.dense.state_dict(), "the dense network")
         else:
-            _restore(network, self._step(variant, step - 1), str(variant))
+            network.load_state_dict(_weights(self._step(variant, step - 1)))
+        steps = self._steps(variant)
         if variant.method not in CONTROLS:
-            rate = 1 - (1 - variant.rate) ** ((step + 1) / self._steps(variant))
+            rate = 1 - (1 - variant.rate) ** ((step + 1) / steps)
             masks = pruning.prune(network, variant.pruning_method, rate, variant.seed)
-        label = f"{variant}" + (f" step {step + 1}/{self._steps(variant)}" if self._steps(variant) > 1 else "")
-        return self._trained(network, self._step_recipe(variant), variant.seed, masks, label, variant.masked)
+        label = f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else "")
+        # Every step sees other batches and crops than the one before.
+        return self._trained(network, recipe, variant.seed + 1000 * step, masks, label, variant.masked)
 
     def _trained(
         self,
@@ -316,9 +328,10 @@ class Study:
         """What a variant's weights depend on."""
         if variant.method == "random_init":
             network = self.profile.network
-            return {"architecture": network.architecture, "outputs": network.outputs, "random": variant.seed}
+            key = {"architecture": network.architecture, "outputs": network.outputs, "random": variant.seed}
+            return self._key("pruning", **key)
         if variant.schedule == "none":
-            return {"dense": self.dense_key, "variant": asdict(variant)}
+            return self._key("pruning", dense=self.dense_key, variant=asdict(variant))
         return self._step_key(variant, self._steps(variant) - 1)
 
     def _key(self, stage: str, **parameters: object) -> dict:
@@ -346,8 +359,8 @@ class Study:
     def _accuracy(self, variant: Variant) -> pd.DataFrame:
         arrays = self._evaluated(variant)
         # The study's Top-1 is among the data's own classes; on ImageNet that is the same as among all outputs.
-        row = {_among(name): array.item() for name, array in _unpack(arrays, "accuracy").items()}
-        epochs = 0 if variant.schedule == "none" else self._steps(variant) * self._step_recipe(variant).epochs
+        row = {_in_our_words(name): array.item() for name, array in _unpack(arrays, "accuracy").items()}
+        epochs = 0 if variant.schedule == "none" else self.profile.retraining.epochs
         return pd.DataFrame([{"variant": str(variant), **asdict(variant), "epochs": epochs, **row}])
 
     def confusion(self, variant: Variant) -> np.ndarray:
@@ -444,7 +457,21 @@ class Study:
     def temperature(self) -> float:
         """The temperature of the MIS: the profile's, the published one, or fitted on the dense network's convs."""
         given = self.profile.interpretability.temperature or self.similarity.temperature
-        return given or interpretability.fit_temperature(self._dense_margins())
+        return given or self._fitted_temperature()
+
+    def _fitted_temperature(self) -> float:
+        def compute() -> Arrays:
+            return {"temperature": np.float64(interpretability.fit_temperature(self._dense_margins()))}
+
+        key = self._key("temperature", network=self.network_key(self.variants[0]), **self._measure_key)
+        return self.store.arrays("temperature", self.similarity.name, key, compute)["temperature"].item()
+
+    @property
+    def _measure_key(self) -> dict:
+        """What scores depend on besides the network and a temperature that is given."""
+        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download"})
+        versions = {stage: VERSIONS[stage] for stage in ("extremes", "embeddings")}
+        return {"stimuli": self.stimuli_key, "seed": self.profile.seed, "measure": measure, "versions": versions}
 
     def _dense_margins(self) -> np.ndarray:
         extremes = self.extremes(self.variants[0])
@@ -472,11 +499,9 @@ class Study:
         return pd.concat(tables, ignore_index=True)
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
-        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download"})
-        key = self._key(
-            "scores", network=self.network_key(variant), stimuli=self.stimuli_key, seed=self.profile.seed,
-            measure=measure, temperature=round(self.temperature, 9), embeddings=VERSIONS["embeddings"],
-        )  # fmt: skip
+        given = self.profile.interpretability.temperature
+        temperature = given or {"version": VERSIONS["temperature"], "dense": self.network_key(self.variants[0])}
+        key = self._key("scores", network=self.network_key(variant), temperature=temperature, **self._measure_key)
         return self.store.table("scores", str(variant), key, lambda: self._score(variant))
 
     def _score(self, variant: Variant) -> pd.DataFrame:
@@ -489,11 +514,13 @@ class Study:
         return pd.concat(tables, ignore_index=True)
 
     def network_means(self, units: pd.DataFrame) -> pd.DataFrame:
-        """One row per variant in ``units``: dead conv units, and the mean MIS of its live units, conv and fc.
+        """One row per variant in ``units``: dead units, and the mean MIS of its live units.
 
-        mis_conv and mis_fc average units, mis_layers averages the layers' means, mis_all all units (as the paper).
+        mis_conv averages conv units, mis_fc the output units of the data's own classes, mis_fc_all those of all
+        outputs, mis_layers the layers' means, and mis_all all units, as the paper does.
         """
         alive = units[units.alive]
+        fc = alive[alive.kind == "fc"]
         keys = ["variant", "method", "rate", "schedule", "seed"]
         conv = alive[alive.kind == "conv"]
         table = units[keys].drop_duplicates().set_index("variant")
@@ -502,7 +529,8 @@ class Study:
             mis_conv=conv.groupby("variant").mis.mean(),
             two_afc_conv=conv.groupby("variant").two_afc_accuracy.mean(),
             margin_conv=conv.groupby("variant").margin.mean(),
-            mis_fc=alive[alive.kind == "fc"].groupby("variant").mis.mean(),
+            mis_fc=fc[fc.unit.isin(self.validation_set.logits)].groupby("variant").mis.mean(),
+            mis_fc_all=fc.groupby("variant").mis.mean(),
             mis_layers=alive.groupby(["variant", "layer"]).mis.mean().groupby("variant").mean(),
             mis_all=alive.groupby("variant").mis.mean(),
         ).reset_index()
@@ -576,7 +604,7 @@ def _images_key(image_set: ImageSet) -> str:
     return fingerprint({"names": image_set.names, "labels": image_set.labels.tolist(), "pixels": pixels.tolist()})
 
 
-def _among(name: str) -> str:
+def _in_our_words(name: str) -> str:
     """evaluation.accuracy's column in the study's words: "known" is what counts, "_all_outputs" the rest."""
     if "_known" in name:
         return name.replace("_known", "")
@@ -587,6 +615,9 @@ def _unpack(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
 
 
+def _weights(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in _unpack(arrays, "weight").items()}
+
+
 def _restore(network: nn.Module, arrays: Arrays, origin: str) -> None:
-    state = {name: torch.from_numpy(np.array(array)) for name, array in _unpack(arrays, "weight").items()}
-    networks.load_state(network, state, origin)
+    networks.load_state(network, _weights(arrays), origin)

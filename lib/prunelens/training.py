@@ -67,7 +67,7 @@ def _train(
         losses, hits = [], 0
         network.train()
         for images, labels in _batches(train_set, recipe, generator, device):
-            with autocast(device, recipe.precision):
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 outputs = network(images)
                 loss, logits = _loss(outputs, labels, known, recipe.aux_weight)
             optimizer.zero_grad(set_to_none=True)
@@ -80,9 +80,7 @@ def _train(
             progress.update()
         train_loss = float(torch.stack(losses).sum()) / len(train_set)
         if not np.isfinite(train_loss):
-            raise FloatingPointError(
-                f"{label}: the loss is {train_loss} in epoch {epoch}; lower training.learning_rate"
-            )
+            raise FloatingPointError(f"{label}: the loss is {train_loss} in epoch {epoch}; lower the learning rate")
         rows.append(
             {
                 "epoch": epoch,
@@ -99,10 +97,10 @@ def _train(
     return pd.DataFrame(rows)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 where asked for, except on a CPU without instructions for it, which would be many times slower."""
+def effective(recipe: Training, device: torch.device) -> Training:
+    """The recipe as it runs on the device: a CPU without bfloat16 instructions, on which it is slow, takes float32."""
     able = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16" and able)
+    return recipe if able else recipe.model_copy(update={"precision": "float32"})
 
 
 def _validate(network: nn.Module, image_set: ImageSet, recipe: Training, device: torch.device) -> dict[str, float]:
@@ -146,7 +144,10 @@ def _batches(
 
 
 def augment(images: Tensor, smallest_crop: float, generator: torch.Generator) -> Tensor:
-    """Random resized crop and horizontal flip of every image, as torchvision's RandomResizedCrop draws them.
+    """Random resized crop and horizontal flip of every image, on the device.
+
+    It differs from torchvision's RandomResizedCrop in three ways: it crops what was decoded, which is the photograph's
+    central square; a crop too wide or too high is clamped, not drawn again; bilinear sampling has no antialiasing.
 
     Args:
         images: (n, 3, height, width).

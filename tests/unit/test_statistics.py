@@ -12,6 +12,7 @@ from prunelens import statistics
 from prunelens.statistics import (
     bootstrap_interval,
     correlation,
+    difference_interval,
     equivalence,
     grouped_correlations,
     holm,
@@ -74,6 +75,34 @@ def test_bootstrap_interval_covers():
     samples = generator.exponential(1, (300, 40))
     hits = [low <= math.log(2) <= high for low, high in (bootstrap_interval(s, np.median, 300) for s in samples)]
     assert 0.90 < np.mean(hits) < 0.98
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(0.9, 0.3, (0.1705, 0.8090)), (0.0, 0.0, (-0.2775, 0.2775)), (1.0, 0.0, (0.6075, 1.0))],
+)
+def test_difference_interval_is_the_published_one(first, second, expected):
+    """Newcombe (1998), Statistics in Medicine 17, table II, method 10, examples (b), (f) and (h), ten each."""
+    assert difference_interval(first, second, 10) == pytest.approx(expected, abs=5e-5)
+
+
+def test_difference_interval_turns_round_with_its_sides_and_widens_with_its_level():
+    low, high = difference_interval(0.82, 0.8, 400)
+    assert difference_interval(0.8, 0.82, 400) == pytest.approx((-high, -low))
+    wider = difference_interval(0.82, 0.8, 400, level=0.99)
+    assert wider[0] < low < 0.02 < high < wider[1]
+
+
+def test_difference_interval_counts_whole_images():
+    """.29 x 100 is 28.999999999999996 in floating point; cut off, an image would be lost."""
+    assert difference_interval(0.5, 0.29, 100) == difference_interval(0.5, 0.29 + 1e-12, 100)
+
+
+def test_difference_interval_covers():
+    generator = np.random.default_rng(0)
+    shares = generator.binomial(200, [[0.8], [0.7]], (2, 500)) / 200
+    intervals = [difference_interval(first, second, 200) for first, second in shares.T]
+    assert 0.92 < np.mean([low <= 0.1 <= high for low, high in intervals]) < 0.98
 
 
 @pytest.mark.parametrize(("method", "r"), [("pearson", 0.8), ("spearman", 0.8), ("kendall", 0.6)])

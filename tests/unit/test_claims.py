@@ -1,0 +1,427 @@
+"""Every verdict on hand-made tables: each claim forced to hold, to fail, to stay open and to go untested."""
+
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from prunelens import claims
+from prunelens.statistics import within_group_correlation
+
+N = 1000  # validation images: a Top-1 difference of .1 is decided, one of .01 is not
+CLASSES = 8  # chance is .125
+METHODS = ("connection_l1", "unstructured_global", "structured_l1")
+
+Configuration = tuple[str, float, str]
+
+# Top-1 of every (method, rate, schedule), one entry per seed.
+GRID: dict[Configuration, list[float]] = {
+    ("dense", 0.0, "none"): [0.80],
+    ("random_init", 0.0, "none"): [0.12],
+    ("dense_retrained", 0.0, "one_shot"): [0.80],
+    ("connection_l1", 0.4, "one_shot"): [0.90],
+    ("connection_l1", 0.8, "one_shot"): [0.90],
+    ("connection_l1_unmasked", 0.8, "one_shot"): [0.82],
+    ("unstructured_global", 0.4, "one_shot"): [0.80],
+    ("unstructured_global", 0.8, "one_shot"): [0.80],
+    ("structured_l1", 0.4, "one_shot"): [0.70],
+    ("structured_l1", 0.8, "one_shot"): [0.60],
+    ("structured_l1", 0.8, "iterative"): [0.70],
+}
+
+
+def accuracy(changes: dict[Configuration, list[float]] | None = None, n: int = N) -> pd.DataFrame:
+    """One row per network of GRID after changes; an empty list takes a configuration out."""
+    rows = [
+        (f"{method}-{rate}-{schedule}-{seed}", method, rate, schedule, seed, top1)
+        for (method, rate, schedule), values in (GRID | (changes or {})).items()
+        for seed, top1 in enumerate(values)
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "method", "rate", "schedule", "seed", "top1"])
+    return table.assign(n=float(n), conv_sparsity=table.rate.where(~table.method.str.endswith("unmasked"), 0.0123))
+
+
+def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float | pd.Series = 0.7) -> pd.DataFrame:
+    return table[["variant", "method", "rate", "schedule", "seed"]].assign(mis_conv=mis_conv, mis_fc=mis_fc)
+
+
+def by_class(top1: np.ndarray, mis: np.ndarray, **columns: object) -> pd.DataFrame:
+    names = [f"class {i}" for i in range(len(top1))]
+    table = pd.DataFrame({"variant": "a", "method": "dense", "class_name": names, "top1": top1, "mis": mis})
+    return table.assign(**{"alive": True, **columns})
+
+
+def unrelated(n: int) -> pd.DataFrame:
+    """n classes, a multiple of four, whose accuracy and MIS correlate exactly 0."""
+    return by_class(np.tile([0.2, 0.4, 0.2, 0.4], n // 4), np.tile([0.5, 0.5, 0.7, 0.7], n // 4))
+
+
+def judge(
+    claim: str,
+    accuracies: pd.DataFrame | None = None,
+    units: pd.DataFrame | None = None,
+    classes: pd.DataFrame | None = None,
+) -> pd.Series:
+    """The row of one claim; tables that do not matter to it are GRID's."""
+    accuracies = accuracy() if accuracies is None else accuracies
+    units = means(accuracies) if units is None else units
+    table = claims.verdicts(accuracies, units, unrelated(CLASSES) if classes is None else classes)
+    return table.set_index("claim").loc[claim]
+
+
+def newcombe(first: float, second: float, n: int) -> tuple[float, float]:
+    """Newcombe (1998), method 10, from two Wilson intervals."""
+    (low1, high1), (low2, high2) = (proportion_confint(p * n, n, method="wilson") for p in (first, second))
+    return (
+        first - second - math.hypot(first - low1, high2 - second),
+        first - second + math.hypot(high1 - first, second - low2),
+    )
+
+
+def shown(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def students(values: list[float]) -> tuple[float, float, float]:
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values)), float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+# -------------------------------------------------------------------------------------------- the whole table
+
+
+def test_one_row_per_claim_in_the_papers_order() -> None:
+    table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
+    assert list(table.claim) == ["C1", "C2", "C3", "C4", "C5", "C6a", "C6b"]
+    assert list(table.columns) == ["claim", "statement", "paper", "ours", "verdict", "where"]
+    assert set(table.verdict) <= {"holds", "does not hold", "cannot be told", "not tested"}
+    assert table.map(lambda cell: isinstance(cell, str) and cell != "").all(axis=None)
+
+
+def test_every_figure_named_is_drawn_by_a_notebook() -> None:
+    notebooks = Path(__file__).parents[2] / "notebooks"
+    text = "".join(path.read_text() for path in notebooks.glob("*.ipynb"))
+    for where in claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))["where"]:
+        assert f'\\"{where}\\"' in text
+
+
+def test_summary_is_one_line_per_claim_with_its_verdict() -> None:
+    table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
+    lines = list(claims.summary(table))
+    assert len(lines) == len(table)
+    for line, row in zip(lines, table.itertuples(), strict=True):
+        assert line == f"{row.claim}, {row.statement}: **{row.verdict}** ({row.ours})"
+
+
+# --------------------------------------------------------------------------------------- C1, and one difference
+
+
+@pytest.mark.parametrize(
+    ("top1", "verdict"),
+    [([0.90], "holds"), ([0.70], "does not hold"), ([0.81], "cannot be told"), ([], "not tested")],
+)
+def test_c1_with_one_seed_is_newcombes_interval_over_images(top1: list[float], verdict: str) -> None:
+    row = judge("C1", accuracy({("connection_l1", 0.8, "one_shot"): top1}))
+    assert row.verdict == verdict
+    if top1:
+        assert row.ours.startswith(shown(top1[0] - 0.80, *newcombe(top1[0], 0.80, N)) + " against dense retrained")
+
+
+def test_c1_depends_on_the_number_of_images() -> None:
+    one_percent = {("connection_l1", 0.8, "one_shot"): [0.81]}
+    assert judge("C1", accuracy(one_percent, n=1000)).verdict == "cannot be told"
+    assert judge("C1", accuracy(one_percent, n=50_000)).verdict == "holds"
+
+
+def test_c1_is_about_the_highest_rate_and_the_retrained_control() -> None:
+    others = {("structured_l1", 0.95, "none"): [0.1], ("structured_l1", 0.9, "iterative"): [0.1]}
+    table = accuracy({("connection_l1", 0.4, "one_shot"): [0.99], ("dense", 0.0, "none"): [0.10]} | others)
+    row = judge("C1", table)
+    assert "at 0.8" in row.statement
+    assert row.ours.startswith("+0.100 ")
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.019, 0.020, 0.021], "holds"),
+        ([-0.019, -0.020, -0.021], "does not hold"),
+        ([0.01, 0.02, 0.03], "cannot be told"),  # t(.975, 2) = 4.3: 0.02 - 0.025 < 0
+    ],
+)
+def test_c1_with_several_seeds_is_students_interval_over_pairs(differences: list[float], verdict: str) -> None:
+    """Seeds differ far more than the methods: only their pairing decides, and 100 images alone would not."""
+    control = [0.60, 0.70, 0.80]
+    pruned = [base + difference for base, difference in zip(control, differences, strict=True)]
+    table = accuracy({("dense_retrained", 0.0, "one_shot"): control, ("connection_l1", 0.8, "one_shot"): pruned}, n=100)
+    row = judge("C1", table)
+    assert row.verdict == verdict
+    assert row.ours.startswith(shown(*students(differences)))
+    assert judge("C1", table.sample(frac=1, random_state=0)).ours == row.ours  # pairs are by seed, not by place
+
+
+def test_seeds_that_only_one_side_has_are_left_out() -> None:
+    both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.62, 0.73, 0.1]}
+    assert judge("C1", accuracy(both)).ours.startswith(shown(*students([0.02, 0.03])))
+    one = both | {("dense_retrained", 0.0, "one_shot"): [0.60]}
+    assert judge("C1", accuracy(one)).ours.startswith(shown(0.02, *newcombe(0.62, 0.60, N)))
+
+
+def test_c1_says_what_stays_zero_without_masks_where_that_was_tried() -> None:
+    assert judge("C1").ours.endswith("; without masks 1.2% of the weights stay zero")
+    without = judge("C1", accuracy({("connection_l1_unmasked", 0.8, "one_shot"): []}))
+    assert "without masks" not in without.ours
+    assert without.verdict == judge("C1").verdict == "holds"
+
+
+# ---------------------------------------------------------------------------------------------------------- C2
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "holds"),
+        ({("connection_l1", 0.4, "one_shot"): [0.70]}, "does not hold"),
+        ({("structured_l1", 0.8, "one_shot"): [0.90]}, "does not hold"),
+        ({("unstructured_global", 0.4, "one_shot"): [0.71]}, "cannot be told"),
+        ({("unstructured_global", 0.4, "one_shot"): []}, "not tested"),
+    ],
+)
+def test_c2_holds_only_if_every_pair_holds_at_every_rate(changes: dict, verdict: str) -> None:
+    assert judge("C2", accuracy(changes)).verdict == verdict
+
+
+def test_c2_fails_by_one_pair_even_if_another_was_not_tested() -> None:
+    changes = {("connection_l1", rate, "one_shot"): [] for rate in (0.4, 0.8)}
+    assert judge("C2", accuracy(changes)).verdict == "not tested"
+    assert judge("C2", accuracy(changes | {("structured_l1", 0.4, "one_shot"): [0.9]})).verdict == "does not hold"
+
+
+def test_c2_shows_the_tables_differences() -> None:
+    table = accuracy()
+    top1 = table[table.schedule == "one_shot"].set_index(["method", "rate"]).top1
+    found = re.findall(r"(\w+) - (\w+) at ([\d.]+): (.+? \(.+?\))", judge("C2", table).ours)
+    assert [(better, worse, rate) for better, worse, rate, _ in found] == [
+        (*pair, rate) for pair in pairwise(METHODS) for rate in ("0.4", "0.8")
+    ]
+    for better, worse, rate, text in found:
+        a, b = top1[better, float(rate)], top1[worse, float(rate)]
+        assert text == shown(a - b, *newcombe(a, b, N))
+
+
+@pytest.mark.xfail(strict=True, reason="a claim about no pair of networks holds")  # until fixed
+def test_c2_without_a_single_pruned_network_is_not_tested() -> None:
+    assert judge("C2", accuracy({key: [] for key in GRID if key[1] > 0})).verdict == "not tested"
+
+
+# ---------------------------------------------------------------------------------------------------------- C3
+
+
+@pytest.mark.parametrize(
+    ("top1", "verdict"),
+    [([0.70], "holds"), ([0.50], "does not hold"), ([0.61], "cannot be told"), ([], "not tested")],
+)
+def test_c3_compares_iterative_with_one_shot_of_the_same_method_and_rate(top1: list[float], verdict: str) -> None:
+    row = judge("C3", accuracy({("structured_l1", 0.8, "iterative"): top1}))
+    assert row.verdict == verdict
+    expected = f"structured_l1 at 0.8: {shown(top1[0] - 0.60, *newcombe(top1[0], 0.60, N))}" if top1 else "-"
+    assert row.ours == expected
+
+
+def test_c3_without_the_one_shot_network_is_not_tested() -> None:
+    assert judge("C3", accuracy({("structured_l1", 0.8, "one_shot"): []})).verdict == "not tested"
+
+
+def test_c3_needs_every_iterative_network_to_be_better() -> None:
+    other = ("unstructured_global", 0.4, "iterative")
+    assert judge("C3", accuracy({other: [0.90]})).verdict == "holds"
+    assert judge("C3", accuracy({other: [0.81]})).verdict == "cannot be told"
+    assert judge("C3", accuracy({other: [0.70]})).verdict == "does not hold"
+
+
+def test_c3_with_several_seeds_counts_a_network_once() -> None:
+    seeds = {
+        ("structured_l1", 0.8, "one_shot"): [0.50, 0.60, 0.70],
+        ("structured_l1", 0.8, "iterative"): [0.519, 0.62, 0.721],
+    }
+    row = judge("C3", accuracy(seeds))
+    assert row.ours == f"structured_l1 at 0.8: {shown(*students([0.019, 0.02, 0.021]))}"
+    assert row.verdict == "holds"
+
+
+# ---------------------------------------------------------------------------------------------------------- C4
+
+
+def by_rate(slope: float, seeds: int = 4, rates: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> pd.DataFrame:
+    """Retrained networks whose mean MIS is slope * rate and a part by seed that is the same at every rate."""
+    values = {(method, rate, "one_shot"): [0.5] * seeds for method in METHODS for rate in rates}
+    table = accuracy({key: [] for key in GRID} | values)
+    return means(table, slope * table.rate + 0.01 * (-1.0) ** table.seed)
+
+
+@pytest.mark.parametrize(
+    ("units", "verdict"),
+    [
+        (by_rate(0), "holds"),
+        (by_rate(0.2), "does not hold"),
+        (by_rate(-0.2), "does not hold"),
+        (by_rate(0, seeds=2, rates=(0.4, 0.8)), "cannot be told"),  # r = 0, yet 12 networks cannot show its absence
+    ],
+)
+def test_c4(units: pd.DataFrame, verdict: str) -> None:
+    row = judge("C4", units=controls(units))
+    assert row.verdict == verdict
+    r = within_group_correlation(units, "rate", "mis_conv", "method")
+    assert row.ours == f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {len(units)}"
+
+
+def controls(units: pd.DataFrame) -> pd.DataFrame:
+    """The same networks, and three that C4 is not about: two of rate 0, and one that was not retrained."""
+    table = accuracy()
+    others = means(table[(table.schedule == "none") | (table.method == "dense_retrained")], 0.9)
+    return pd.concat([others, others[:1].assign(method="structured_l1", rate=0.9), units], ignore_index=True)
+
+
+def test_c4_looks_within_methods() -> None:
+    """A method with a higher MIS that was pruned at higher rates makes no correlation."""
+    low, high = by_rate(0, rates=(0.2, 0.4)), by_rate(0, rates=(0.6, 0.8))
+    high = high.assign(method=high.method + "_other", mis_conv=high.mis_conv + 0.2)
+    both = pd.concat([low, high], ignore_index=True)
+    assert both[["rate", "mis_conv"]].corr().iloc[0, 1] > 0.5
+    assert judge("C4", units=both).verdict == "holds"
+
+
+@pytest.mark.xfail(strict=True, reason="no networks, and yet cannot be told")  # until fixed
+def test_c4_without_retrained_networks_is_not_tested() -> None:
+    assert judge("C4", units=controls(by_rate(0)[:0])).verdict == "not tested"
+
+
+@pytest.mark.xfail(strict=True, reason="methods with one network cost degrees of freedom")  # until fixed
+def test_c4_is_not_changed_by_methods_with_a_single_network() -> None:
+    units = by_rate(0)
+    single = pd.concat([units, *(units[:1].assign(method=f"single {i}") for i in range(20))], ignore_index=True)
+    assert judge("C4", units=single).verdict == judge("C4", units=units).verdict == "holds"
+
+
+# ---------------------------------------------------------------------------------------------------------- C5
+
+
+def broken(*mis: float, top1: float = 0.13) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Networks of Top-1 ``top1`` with a given MIS, beside a dense one at .8 and a random one at .6."""
+    table = accuracy({("structured_l1", 0.8, "none"): [top1] * len(mis)})
+    units = means(table, 0.8)
+    units.loc[units.method == "random_init", "mis_conv"] = 0.6
+    units.loc[(units.method == "structured_l1") & (units.schedule == "none"), "mis_conv"] = mis
+    return table, units
+
+
+@pytest.mark.parametrize(
+    ("mis", "verdict", "shares"),
+    [
+        ((0.79, 0.78, 0.77), "holds", [0.95, 0.90, 0.85]),
+        ((0.63, 0.62, 0.61), "does not hold", [0.15, 0.10, 0.05]),
+        ((0.69, 0.70, 0.71), "cannot be told", [0.45, 0.50, 0.55]),
+    ],
+)
+def test_c5_is_the_share_of_the_way_from_random_to_dense(
+    mis: tuple[float, ...], verdict: str, shares: list[float]
+) -> None:
+    row = judge("C5", *broken(*mis))
+    mean, low, high = students(shares)
+    assert row.verdict == verdict
+    assert row.ours == f"{mean:.0%} ({low:.0%} to {high:.0%}) of the way from random to dense, 3 networks"
+
+
+def test_c5_is_about_pruned_networks_near_chance() -> None:
+    assert judge("C5", *broken()).verdict == "not tested"  # the random network is at chance, but not pruned
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.26)).verdict == "not tested"
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.24)).verdict == "holds"
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.24), unrelated(16)).verdict == "not tested"  # chance 1/16
+    assert judge("C5", *broken()).ours == "-"
+
+
+def test_c5_with_one_network_has_no_interval() -> None:
+    assert judge("C5", *broken(0.79)).verdict == "cannot be told"
+
+
+@pytest.mark.xfail(strict=True, reason="the way from random to dense is read backwards")  # until fixed
+@pytest.mark.parametrize("dense", [0.5, 0.6])
+def test_c5_is_not_tested_where_the_dense_network_is_no_better_than_the_random_one(dense: float) -> None:
+    table, units = broken(0.49, 0.48, 0.47)  # below both
+    units.loc[units.method == "dense", "mis_conv"] = dense
+    assert judge("C5", table, units).verdict == "not tested"
+
+
+# --------------------------------------------------------------------------------------------------------- C6a
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict"), [(0.1, "holds"), (-0.1, "does not hold"), (0.0, "cannot be told"), (math.nan, "not tested")]
+)
+def test_c6a_over_all_trained_networks(gap: float, verdict: str) -> None:
+    table = accuracy()
+    wiggle = 0.01 * (-1.0) ** pd.Series(range(len(table)))
+    units = means(table, 0.8, 0.8 - gap + wiggle)
+    units.loc[units.method == "random_init", "mis_fc"] = -100.0  # would hide everything else
+    trained = units[units.method != "random_init"]
+    row = judge("C6a", units=units)
+    assert row.verdict == verdict
+    if gap == gap:
+        expected = students(list(trained.mis_conv - trained.mis_fc))
+        assert row.ours == f"conv - fc = {shown(*expected)} MIS over {len(GRID) - 1} networks"
+
+
+# --------------------------------------------------------------------------------------------------------- C6b
+
+
+def related(n: int) -> pd.DataFrame:
+    return unrelated(n).assign(mis=lambda table: table.mis + table.top1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "verdict"),
+    [(unrelated(200), "holds"), (related(200), "does not hold"), (unrelated(8), "cannot be told")],
+)
+def test_c6b(classes: pd.DataFrame, verdict: str) -> None:
+    row = judge("C6b", classes=classes)
+    assert row.verdict == verdict
+    r = classes[["top1", "mis"]].corr().iloc[0, 1]
+    assert row.ours.startswith(f"r = {r:.2f} (") and row.ours.endswith(f"n = {len(classes)}")
+
+
+def test_c6b_leaves_dead_units_and_the_random_network_out() -> None:
+    slope = np.linspace(0, 1, 200)
+    others = [
+        by_class(slope, slope, alive=False),
+        by_class(slope, slope, variant="random", method="random_init"),
+    ]
+    classes = pd.concat([unrelated(200), *others], ignore_index=True)
+    assert judge("C6b", classes=classes).ours == judge("C6b", classes=unrelated(200)).ours
+    assert judge("C6b", classes=classes).verdict == "holds"
+
+
+def test_c6b_looks_within_networks() -> None:
+    """A network that has both a higher accuracy and a higher MIS says nothing about its classes."""
+    one = unrelated(200)
+    other = one[:100].assign(variant="b", top1=one.top1 + 0.5, mis=one.mis + 0.5)
+    assert judge("C6b", classes=pd.concat([one, other], ignore_index=True)).verdict == "holds"
+
+
+@pytest.mark.xfail(strict=True, reason="no units, and yet cannot be told")  # until fixed
+def test_c6b_without_live_units_is_not_tested() -> None:
+    assert judge("C6b", classes=unrelated(8).assign(alive=False)).verdict == "not tested"
+
+
+@pytest.mark.xfail(strict=True, reason="the same classes count once per network")  # until fixed
+@pytest.mark.parametrize("make", [unrelated, lambda n: related(n).assign(mis=[0.5, 0.6, 0.6, 0.7, 0.5, 0.5, 0.7, 0.7])])
+def test_c6b_the_same_classes_in_more_networks_are_no_more_classes(make) -> None:
+    one = make(8)
+    copies = pd.concat([one.assign(variant=f"copy {i}") for i in range(40)], ignore_index=True)
+    assert judge("C6b", classes=one).verdict == "cannot be told"
+    assert judge("C6b", classes=copies).verdict == "cannot be told"

@@ -5,16 +5,17 @@ ReLU; for a Linear layer it is the logit.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from prunelens.evaluation import evaluating
 
-@torch.inference_mode()
+
 def record(
     network: nn.Module,
     layers: dict[str, nn.Module],
@@ -39,7 +40,7 @@ def record(
     device = torch.device(device)
     values: dict[str, np.ndarray] = {}
     means: dict[str, torch.Tensor] = {}
-    with _evaluating(network), ExitStack() as stack:
+    with evaluating(network), ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(_record_mean(layer, name, means).remove)
         for start in range(0, len(images), batch_size):
@@ -60,18 +61,6 @@ def _record_mean(layer: nn.Module, name: str, means: dict[str, torch.Tensor]) ->
         means[name] = output.float() if output.ndim == 2 else output.mean((2, 3), dtype=torch.float32)
 
     return layer.register_forward_hook(hook)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is back in its own mode (a frozen BatchNorm stays frozen)."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def tie_keys(names: Sequence[str], seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +102,8 @@ def atomic(file: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(file)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{file} could not be written ({error.strerror}); everything before it is kept"
-        ) from error
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in an error of its own
+        raise OSError(f"{file} could not be written ({error}); everything before it is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,7 +8,6 @@ point or line is the mean over seeds; its bar is the 95 % t interval over seeds 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from prunelens.artefacts import atomic
 from prunelens.statistics import mean_interval
 
 WIDTH = 7.0  # inches, the width of the report
@@ -137,8 +137,6 @@ def save(
     Each file appears in `folder` whole or not at all; the same figure gives the same bytes. Returns the
     figure, closed, so that a notebook whose cell ends with this call shows it once.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     writers = {
         "png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
         "svg": lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
@@ -149,13 +147,8 @@ def save(
     }
     with plt.rc_context({"svg.hashsalt": "prunelens", "savefig.dpi": 150}):
         for ending, write in writers.items():
-            path = folder / f"{name}.{ending}"
-            draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
+            with atomic(folder / f"{name}.{ending}") as draft:
                 write(draft)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
     plt.close(figure)
     return figure
 
@@ -468,10 +461,17 @@ def class_scatter(table: pd.DataFrame) -> Figure:
     for method in _order(table.method):
         rows = table[table.method == method]
         axes[0, 0].scatter(
-            rows.mis, rows.top1, s=16, color=look(method).color, marker=look(method).marker, alpha=0.6, linewidths=0, rasterized=True
+            rows.mis,
+            rows.top1,
+            s=16,
+            color=look(method).color,
+            marker=look(method).marker,
+            alpha=0.6,
+            linewidths=0,
+            rasterized=True,
         )
     axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
-    _legend(figure, table, lines=False)
+    _legend(figure, table[["method"]], lines=False)
     return figure
 
 
@@ -664,7 +664,7 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
         handles.append(Line2D([], [], color="#555555", linestyle="--", label="iterative"))
     if not lines and len(schedules) > 1:
         handles.append(Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="not retrained"))  # noqa: E501 # fmt: skip
-    if not lines:
+    if not lines and "rate" in table:
         for rate in sorted({*table.rate[table.rate > 0].agg(["min", "max"]).dropna()}):
             options = {"marker": "o", "markersize": _area(rate) ** 0.5, "linestyle": "none"}
             handles.append(Line2D([], [], color="#999999", label=f"rate {rate:g}", **options))

@@ -31,8 +31,8 @@ from prunelens import (
 )
 from prunelens.artefacts import PROJECT, Arrays, Store, fingerprint, provenance, sha256, write_text
 from prunelens.datasets import ImageSet
+from prunelens.figures import CONTROLS
 
-CONTROLS = ("dense", "dense_retrained", "random_init")
 # Raise a stage's number when a change of code changes its results: its artefacts then get other names.
 # "pruning" is the version of masks and initialisation, on which "training" depends too: then raise both.
 VERSIONS = {

@@ -44,7 +44,11 @@ def accuracy(changes: dict[Configuration, list[float]] | None = None, n: int = N
         for seed, top1 in enumerate(values)
     ]
     table = pd.DataFrame(rows, columns=["variant", "method", "rate", "schedule", "seed", "top1"])
-    return table.assign(n=float(n), conv_sparsity=table.rate.where(~table.method.str.endswith("unmasked"), 0.0123))
+    return table.assign(
+        n=float(n),
+        conv_sparsity=table.rate.where(~table.method.str.endswith("unmasked"), 0.0123),
+        top1_low=proportion_confint(table.top1 * n, n, method="wilson")[0],
+    )
 
 
 def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float | pd.Series = 0.7) -> pd.DataFrame:
@@ -53,8 +57,8 @@ def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float 
 
 def by_class(top1: np.ndarray, mis: np.ndarray, **columns: object) -> pd.DataFrame:
     names = [f"class {i}" for i in range(len(top1))]
-    table = pd.DataFrame({"variant": "a", "method": "dense", "class_name": names, "top1": top1, "mis": mis})
-    return table.assign(**{"alive": True, **columns})
+    network = {"variant": "a", "method": "dense", "schedule": "none", "rate": 0.0, "alive": True}
+    return pd.DataFrame({"class_name": names, "top1": top1, "mis": mis}).assign(**{**network, **columns})
 
 
 def unrelated(n: int) -> pd.DataFrame:
@@ -98,7 +102,7 @@ def students(values: list[float]) -> tuple[float, float, float]:
 
 def test_one_row_per_claim_in_the_papers_order() -> None:
     table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
-    assert list(table.claim) == ["C1", "C2", "C3", "C4", "C5", "C6a", "C6b"]
+    assert list(table.claim) == ["C1a", "C1b", "C2", "C3", "C4", "C5", "C6a", "C6b"]
     assert list(table.columns) == ["claim", "statement", "paper", "ours", "verdict", "where"]
     assert set(table.verdict) <= {"holds", "does not hold", "cannot be told", "not tested"}
     assert table.map(lambda cell: isinstance(cell, str) and cell != "").all(axis=None)
@@ -126,23 +130,23 @@ def test_summary_is_one_line_per_claim_with_its_verdict() -> None:
     ("top1", "verdict"),
     [([0.90], "holds"), ([0.70], "does not hold"), ([0.81], "cannot be told"), ([], "not tested")],
 )
-def test_c1_with_one_seed_is_newcombes_interval_over_images(top1: list[float], verdict: str) -> None:
-    row = judge("C1", accuracy({("connection_l1", 0.8, "one_shot"): top1}))
+def test_c1a_with_one_seed_is_newcombes_interval_over_images(top1: list[float], verdict: str) -> None:
+    row = judge("C1a", accuracy({("connection_l1", 0.8, "one_shot"): top1}))
     assert row.verdict == verdict
     if top1:
-        assert row.ours.startswith(shown(top1[0] - 0.80, *newcombe(top1[0], 0.80, N)) + " against dense retrained")
+        assert row.ours.startswith(shown(top1[0] - 0.80, *newcombe(top1[0], 0.80, N)) + " against dense, retrained")
 
 
-def test_c1_depends_on_the_number_of_images() -> None:
+def test_c1a_depends_on_the_number_of_images() -> None:
     one_percent = {("connection_l1", 0.8, "one_shot"): [0.81]}
-    assert judge("C1", accuracy(one_percent, n=1000)).verdict == "cannot be told"
-    assert judge("C1", accuracy(one_percent, n=50_000)).verdict == "holds"
+    assert judge("C1a", accuracy(one_percent, n=1000)).verdict == "cannot be told"
+    assert judge("C1a", accuracy(one_percent, n=50_000)).verdict == "holds"
 
 
-def test_c1_is_about_the_highest_rate_and_the_retrained_control() -> None:
+def test_c1a_is_about_the_highest_rate_and_the_retrained_control() -> None:
     others = {("structured_l1", 0.95, "none"): [0.1], ("structured_l1", 0.9, "iterative"): [0.1]}
     table = accuracy({("connection_l1", 0.4, "one_shot"): [0.99], ("dense", 0.0, "none"): [0.10]} | others)
-    row = judge("C1", table)
+    row = judge("C1a", table)
     assert "at 0.8" in row.statement
     assert row.ours.startswith("+0.100 ")
 
@@ -155,29 +159,38 @@ def test_c1_is_about_the_highest_rate_and_the_retrained_control() -> None:
         ([0.01, 0.02, 0.03], "cannot be told"),  # t(.975, 2) = 4.3: 0.02 - 0.025 < 0
     ],
 )
-def test_c1_with_several_seeds_is_students_interval_over_pairs(differences: list[float], verdict: str) -> None:
+def test_c1a_with_several_seeds_is_students_interval_over_pairs(differences: list[float], verdict: str) -> None:
     """Seeds differ far more than the methods: only their pairing decides, and 100 images alone would not."""
     control = [0.60, 0.70, 0.80]
     pruned = [base + difference for base, difference in zip(control, differences, strict=True)]
     table = accuracy({("dense_retrained", 0.0, "one_shot"): control, ("connection_l1", 0.8, "one_shot"): pruned}, n=100)
-    row = judge("C1", table)
+    row = judge("C1a", table)
     assert row.verdict == verdict
     assert row.ours.startswith(shown(*students(differences)))
-    assert judge("C1", table.sample(frac=1, random_state=0)).ours == row.ours  # pairs are by seed, not by place
+    assert judge("C1a", table.sample(frac=1, random_state=0)).ours == row.ours  # pairs are by seed, not by place
 
 
 def test_seeds_that_only_one_side_has_are_left_out() -> None:
     both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.62, 0.73, 0.1]}
-    assert judge("C1", accuracy(both)).ours.startswith(shown(*students([0.02, 0.03])))
+    assert judge("C1a", accuracy(both)).ours.startswith(shown(*students([0.02, 0.03])))
     one = both | {("dense_retrained", 0.0, "one_shot"): [0.60]}
-    assert judge("C1", accuracy(one)).ours.startswith(shown(0.02, *newcombe(0.62, 0.60, N)))
+    assert judge("C1a", accuracy(one)).ours.startswith(shown(0.02, *newcombe(0.62, 0.60, N)))
 
 
-def test_c1_says_what_stays_zero_without_masks_where_that_was_tried() -> None:
-    assert judge("C1").ours.endswith("; without masks 1.2% of the weights stay zero")
-    without = judge("C1", accuracy({("connection_l1_unmasked", 0.8, "one_shot"): []}))
-    assert "without masks" not in without.ours
-    assert without.verdict == judge("C1").verdict == "holds"
+@pytest.mark.parametrize(
+    ("top1", "verdict"),
+    [([0.90], "holds"), ([0.70], "does not hold"), ([0.81], "cannot be told"), ([], "not tested")],
+)
+def test_c1b_is_the_same_without_masks_and_says_what_stays_zero(top1: list[float], verdict: str) -> None:
+    table = accuracy({("connection_l1_unmasked", 0.8, "one_shot"): top1})
+    row = judge("C1b", table)
+    assert row.verdict == verdict
+    assert ("conv weights are zero" in row.ours) == bool(top1)
+    if top1:
+        difference = shown(top1[0] - 0.80, *newcombe(top1[0], 0.80, N))
+        assert row.ours == f"{difference} against dense, retrained; 1.2% of the conv weights are zero"
+    masked = judge("C1a", table)
+    assert masked.verdict == "holds" and masked.ours.endswith("; 80.0% of the conv weights are zero")
 
 
 # ---------------------------------------------------------------------------------------------------------- C2
@@ -187,20 +200,21 @@ def test_c1_says_what_stays_zero_without_masks_where_that_was_tried() -> None:
     ("changes", "verdict"),
     [
         ({}, "holds"),
-        ({("connection_l1", 0.4, "one_shot"): [0.70]}, "does not hold"),
+        ({("connection_l1", 0.8, "one_shot"): [0.70]}, "does not hold"),
         ({("structured_l1", 0.8, "one_shot"): [0.90]}, "does not hold"),
-        ({("unstructured_global", 0.4, "one_shot"): [0.71]}, "cannot be told"),
-        ({("unstructured_global", 0.4, "one_shot"): []}, "not tested"),
+        ({("unstructured_global", 0.8, "one_shot"): [0.61]}, "cannot be told"),
+        ({("unstructured_global", 0.8, "one_shot"): []}, "not tested"),
+        ({("connection_l1", 0.4, "one_shot"): [0.10], ("unstructured_global", 0.4, "one_shot"): []}, "holds"),
     ],
 )
-def test_c2_holds_only_if_every_pair_holds_at_every_rate(changes: dict, verdict: str) -> None:
+def test_c2_holds_only_if_both_pairs_hold_at_the_highest_rate(changes: dict, verdict: str) -> None:
     assert judge("C2", accuracy(changes)).verdict == verdict
 
 
-def test_c2_fails_by_one_pair_even_if_another_was_not_tested() -> None:
+def test_c2_fails_by_one_pair_even_if_the_other_was_not_tested() -> None:
     changes = {("connection_l1", rate, "one_shot"): [] for rate in (0.4, 0.8)}
     assert judge("C2", accuracy(changes)).verdict == "not tested"
-    assert judge("C2", accuracy(changes | {("structured_l1", 0.4, "one_shot"): [0.9]})).verdict == "does not hold"
+    assert judge("C2", accuracy(changes | {("structured_l1", 0.8, "one_shot"): [0.9]})).verdict == "does not hold"
 
 
 def test_c2_shows_the_tables_differences() -> None:
@@ -208,7 +222,7 @@ def test_c2_shows_the_tables_differences() -> None:
     top1 = table[table.schedule == "one_shot"].set_index(["method", "rate"]).top1
     found = re.findall(r"(\w+) - (\w+) at ([\d.]+): (.+? \(.+?\))", judge("C2", table).ours)
     assert [(better, worse, rate) for better, worse, rate, _ in found] == [
-        (*pair, rate) for pair in pairwise(METHODS) for rate in ("0.4", "0.8")
+        (*pair, rate) for rate in ("0.8", "0.4") for pair in pairwise(METHODS)
     ]
     for better, worse, rate, text in found:
         a, b = top1[better, float(rate)], top1[worse, float(rate)]
@@ -258,11 +272,12 @@ def test_c3_with_several_seeds_counts_a_network_once() -> None:
 # ---------------------------------------------------------------------------------------------------------- C4
 
 
-def by_rate(slope: float, seeds: int = 4, rates: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> pd.DataFrame:
-    """Retrained networks whose mean MIS is slope * rate and a part by seed that is the same at every rate."""
-    values = {(method, rate, "one_shot"): [0.5] * seeds for method in METHODS for rate in rates}
+def by_rate(slope: float, methods: int = 12, rates: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> pd.DataFrame:
+    """Retrained networks of many methods: mean MIS is slope * rate, a level by method, a part that has no slope."""
+    values = {(f"method {i}", rate, "one_shot"): [0.5] for i in range(methods) for rate in rates}
     table = accuracy({key: [] for key in GRID} | values)
-    return means(table, slope * table.rate + 0.01 * (-1.0) ** table.seed)
+    place, method = table.rate.rank(method="dense") - 1, table.method.str.split().str[1].astype(int)
+    return means(table, slope * table.rate + 0.03 * method + 0.01 * place.isin([1, 2]))
 
 
 @pytest.mark.parametrize(
@@ -271,42 +286,61 @@ def by_rate(slope: float, seeds: int = 4, rates: tuple[float, ...] = (0.2, 0.4, 
         (by_rate(0), "holds"),
         (by_rate(0.2), "does not hold"),
         (by_rate(-0.2), "does not hold"),
-        (by_rate(0, seeds=2, rates=(0.4, 0.8)), "cannot be told"),  # r = 0, yet 12 networks cannot show its absence
+        (by_rate(0, methods=5), "cannot be told"),  # r = 0, yet 20 networks cannot show its absence
     ],
 )
 def test_c4(units: pd.DataFrame, verdict: str) -> None:
-    row = judge("C4", units=controls(units))
+    row = judge("C4", units=with_others(units))
     assert row.verdict == verdict
     r = within_group_correlation(units, "rate", "mis_conv", "method")
     assert row.ours == f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {len(units)}"
 
 
-def controls(units: pd.DataFrame) -> pd.DataFrame:
-    """The same networks, and three that C4 is not about: two of rate 0, and one that was not retrained."""
+def with_others(units: pd.DataFrame) -> pd.DataFrame:
+    """The same networks, and those that C4 is not about: controls, not retrained, unmasked, of a single rate."""
     table = accuracy()
-    others = means(table[(table.schedule == "none") | (table.method == "dense_retrained")], 0.9)
-    return pd.concat([others, others[:1].assign(method="structured_l1", rate=0.9), units], ignore_index=True)
+    controls = means(table[(table.schedule == "none") | (table.method == "dense_retrained")], 0.9)
+    steep = means(pd.concat([table[:1]] * 3), [0.1, 0.5, 0.9]).assign(rate=[0.2, 0.4, 0.8])
+    return pd.concat(
+        [
+            controls,
+            steep.assign(method="method 0", schedule="none"),
+            steep.assign(method="connection_l1_unmasked", schedule="one_shot"),
+            *(steep[-1:].assign(method=f"single {i}", schedule="one_shot") for i in range(20)),
+            units,
+        ],
+        ignore_index=True,
+    )
 
 
 def test_c4_looks_within_methods() -> None:
-    """A method with a higher MIS that was pruned at higher rates makes no correlation."""
-    low, high = by_rate(0, rates=(0.2, 0.4)), by_rate(0, rates=(0.6, 0.8))
-    high = high.assign(method=high.method + "_other", mis_conv=high.mis_conv + 0.2)
+    """Methods with a higher MIS that were pruned at higher rates make no correlation."""
+    low, high = by_rate(0, rates=(0.1, 0.2, 0.3, 0.4)), by_rate(0, rates=(0.6, 0.7, 0.8, 0.9))
+    high = high.assign(method="other " + high.method, mis_conv=high.mis_conv + 1)
     both = pd.concat([low, high], ignore_index=True)
     assert both[["rate", "mis_conv"]].corr().iloc[0, 1] > 0.5
     assert judge("C4", units=both).verdict == "holds"
 
 
-@pytest.mark.xfail(strict=True, reason="no networks, and yet cannot be told")  # until fixed
-def test_c4_without_retrained_networks_is_not_tested() -> None:
-    assert judge("C4", units=controls(by_rate(0)[:0])).verdict == "not tested"
+def test_c4_counts_the_seeds_of_one_configuration_once() -> None:
+    units = by_rate(0, methods=5)
+    seeds = pd.concat(
+        [units.assign(seed=seed, mis_conv=units.mis_conv + shift) for seed, shift in enumerate([0, 0.1, -0.1])]
+    )
+    assert judge("C4", units=seeds).ours == judge("C4", units=units).ours
 
 
-@pytest.mark.xfail(strict=True, reason="methods with one network cost degrees of freedom")  # until fixed
-def test_c4_is_not_changed_by_methods_with_a_single_network() -> None:
+def test_c4_keeps_the_schedules_of_one_method_apart() -> None:
     units = by_rate(0)
-    single = pd.concat([units, *(units[:1].assign(method=f"single {i}") for i in range(20))], ignore_index=True)
-    assert judge("C4", units=single).verdict == judge("C4", units=units).verdict == "holds"
+    other = units.assign(schedule="iterative", mis_conv=units.mis_conv + 1)
+    found = claims.rate_series(pd.concat([units, other[other.rate > 0.5]], ignore_index=True))
+    assert len(found) == 12 * 4 + 12 * 2 and found.series.nunique() == 24
+    assert set(found.series[found.schedule == "iterative"]) == {f"method {i}, iterative" for i in range(12)}
+
+
+def test_c4_without_two_rates_of_one_method_is_not_tested() -> None:
+    assert judge("C4", units=with_others(by_rate(0)[:0])).verdict == "not tested"
+    assert judge("C4", units=means(accuracy())[:3]).verdict == "not tested"
 
 
 # ---------------------------------------------------------------------------------------------------------- C5
@@ -338,24 +372,26 @@ def test_c5_is_the_share_of_the_way_from_random_to_dense(
     assert row.ours == f"{mean:.0%} ({low:.0%} to {high:.0%}) of the way from random to dense, 3 networks"
 
 
-def test_c5_is_about_pruned_networks_near_chance() -> None:
+def test_c5_is_about_pruned_networks_whose_interval_reaches_chance() -> None:
+    """Of 1000 images and a chance of .125, Wilson's interval reaches down to it from .145 and not from .146."""
     assert judge("C5", *broken()).verdict == "not tested"  # the random network is at chance, but not pruned
-    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.26)).verdict == "not tested"
-    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.24)).verdict == "holds"
-    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.24), unrelated(16)).verdict == "not tested"  # chance 1/16
-    assert judge("C5", *broken()).ours == "-"
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.146)).verdict == "not tested"
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.145)).verdict == "holds"
+    assert judge("C5", *broken(0.79, 0.78, 0.77, top1=0.145), unrelated(16)).verdict == "not tested"  # chance 1/16
+    assert judge("C5", *broken()).ours == "no network is at chance"
 
 
 def test_c5_with_one_network_has_no_interval() -> None:
     assert judge("C5", *broken(0.79)).verdict == "cannot be told"
 
 
-@pytest.mark.xfail(strict=True, reason="the way from random to dense is read backwards")  # until fixed
 @pytest.mark.parametrize("dense", [0.5, 0.6])
-def test_c5_is_not_tested_where_the_dense_network_is_no_better_than_the_random_one(dense: float) -> None:
+def test_c5_cannot_be_told_where_the_dense_network_is_no_better_than_the_random_one(dense: float) -> None:
     table, units = broken(0.49, 0.48, 0.47)  # below both
     units.loc[units.method == "dense", "mis_conv"] = dense
-    assert judge("C5", table, units).verdict == "not tested"
+    row = judge("C5", table, units)
+    assert row.verdict == "cannot be told"
+    assert "(0.600)" in row.ours and f"({dense:.3f})" in row.ours
 
 
 # --------------------------------------------------------------------------------------------------------- C6a
@@ -373,8 +409,15 @@ def test_c6a_over_all_trained_networks(gap: float, verdict: str) -> None:
     row = judge("C6a", units=units)
     assert row.verdict == verdict
     if gap == gap:
-        expected = students(list(trained.mis_conv - trained.mis_fc))
-        assert row.ours == f"conv - fc = {shown(*expected)} MIS over {len(GRID) - 1} networks"
+        gaps = trained.mis_conv - trained.mis_fc
+        expected = students(list(gaps))
+        assert row.ours == f"conv - fc = {shown(*expected)}; lower in {int((gaps > 0).sum())} of {len(GRID) - 1}"
+
+
+def test_c6a_counts_the_seeds_of_one_configuration_once() -> None:
+    units = means(accuracy(), 0.8, 0.7 + 0.01 * (-1.0) ** pd.Series(range(len(GRID))))
+    seeds = pd.concat([units.assign(seed=seed, mis_fc=units.mis_fc + shift) for seed, shift in enumerate([0.1, -0.1])])
+    assert judge("C6a", units=seeds).ours == judge("C6a", units=units).ours
 
 
 # --------------------------------------------------------------------------------------------------------- C6b
@@ -392,24 +435,29 @@ def test_c6b(classes: pd.DataFrame, verdict: str) -> None:
     row = judge("C6b", classes=classes)
     assert row.verdict == verdict
     r = classes[["top1", "mis"]].corr().iloc[0, 1]
-    assert row.ours.startswith(f"r = {r:.2f} (") and row.ours.endswith(f"n = {len(classes)}")
+    assert row.ours.startswith(f"r = {r:.2f} (") and f" over {len(classes)} classes" in row.ours
 
 
-def test_c6b_leaves_dead_units_and_the_random_network_out() -> None:
+def test_c6b_leaves_dead_units_random_and_unretrained_networks_out() -> None:
     slope = np.linspace(0, 1, 200)
     others = [
         by_class(slope, slope, alive=False),
         by_class(slope, slope, variant="random", method="random_init"),
+        by_class(slope, slope, variant="pruned", method="structured_l1", rate=0.8),
     ]
     classes = pd.concat([unrelated(200), *others], ignore_index=True)
     assert judge("C6b", classes=classes).ours == judge("C6b", classes=unrelated(200)).ours
     assert judge("C6b", classes=classes).verdict == "holds"
 
 
-def test_c6b_looks_within_networks() -> None:
-    """A network that has both a higher accuracy and a higher MIS says nothing about its classes."""
+@pytest.mark.parametrize(
+    "live",
+    [200, pytest.param(100, marks=pytest.mark.xfail(strict=True, reason="means of other networks"))],  # until fixed
+)
+def test_c6b_looks_within_networks(live: int) -> None:
+    """A network with a higher accuracy and a higher MIS says nothing about its classes, dead or alive."""
     one = unrelated(200)
-    other = one[:100].assign(variant="b", top1=one.top1 + 0.5, mis=one.mis + 0.5)
+    other = one[:live].assign(variant="b", top1=one.top1 + 0.5, mis=one.mis + 0.5)
     assert judge("C6b", classes=pd.concat([one, other], ignore_index=True)).verdict == "holds"
 
 
@@ -418,7 +466,6 @@ def test_c6b_without_live_units_is_not_tested() -> None:
     assert judge("C6b", classes=unrelated(8).assign(alive=False)).verdict == "not tested"
 
 
-@pytest.mark.xfail(strict=True, reason="the same classes count once per network")  # until fixed
 @pytest.mark.parametrize("make", [unrelated, lambda n: related(n).assign(mis=[0.5, 0.6, 0.6, 0.7, 0.5, 0.5, 0.7, 0.7])])
 def test_c6b_the_same_classes_in_more_networks_are_no_more_classes(make) -> None:
     one = make(8)

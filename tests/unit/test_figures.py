@@ -320,13 +320,11 @@ def test_class_scatter_draws_a_point_per_class_and_network():
     assert axis.get_xlabel().startswith("MIS") and axis.get_ylabel().startswith("accuracy")
 
 
-@pytest.mark.xfail(strict=True, reason="the legend explains sizes and hollow points that are not drawn")  # until fixed
 def test_class_scatter_legend_has_the_methods_only():
     (legend,) = figures.class_scatter(class_table()).legends
     assert [text.get_text() for text in legend.get_texts()] == ["dense", "connection, L1"]
 
 
-@pytest.mark.xfail(strict=True, reason="the legend needs a rate")  # until fixed
 def test_class_scatter_needs_no_more_columns_than_it_says():
     figure = figures.class_scatter(class_table()[["method", "mis", "top1"]])
     assert len(figure.axes[0].collections) == 2

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+import torch
 from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,7 @@ def provenance() -> dict[str, Any]:
         "git_dirty": bool(_git(library, "status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),  # sums of floating-point numbers depend on it
     }
 
 

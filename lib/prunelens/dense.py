@@ -11,7 +11,6 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from prunelens.artefacts import atomic, provenance, write_text
@@ -34,7 +33,6 @@ def main() -> None:
     record = {
         "profile": study.profile.model_dump(),
         "epochs": json.loads(study.scratch_epochs.to_json(orient="records")),
-        "threads": torch.get_num_threads(),
         **provenance(),
     }
     write_text(arguments.file.with_name(arguments.file.name + ".json"), json.dumps(record, indent=2))

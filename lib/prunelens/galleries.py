@@ -26,7 +26,7 @@ def image_samples(image_set: ImageSet, per_class: int = 12, classes: int = 10) -
 
 def strip(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """Images (n, h, w, 3) side by side in rows of ``columns`` images, with white gaps."""
-    rows = -(-len(images) // columns)
+    rows = max(1, -(-len(images) // columns))
     padded = np.pad(images, ((0, rows * columns - len(images)), (gap, 0), (gap, 0), (0, 0)), constant_values=255)
     n, height, width, _ = padded.shape
     return padded.reshape(n // columns, columns, height, width, 3).swapaxes(1, 2).reshape(-1, columns * width, 3)

@@ -58,7 +58,9 @@ def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float 
 def by_class(top1: np.ndarray, mis: np.ndarray, **columns: object) -> pd.DataFrame:
     names = [f"class {i}" for i in range(len(top1))]
     network = {"variant": "a", "method": "dense", "schedule": "none", "rate": 0.0, "alive": True}
-    return pd.DataFrame({"class_name": names, "top1": top1, "mis": mis}).assign(**{**network, **columns})
+    return pd.DataFrame({"class_name": names, "logit": range(len(names)), "top1": top1, "mis": mis}).assign(
+        **{**network, **columns}
+    )
 
 
 def unrelated(n: int) -> pd.DataFrame:
@@ -229,7 +231,6 @@ def test_c2_shows_the_tables_differences() -> None:
         assert text == shown(a - b, *newcombe(a, b, N))
 
 
-@pytest.mark.xfail(strict=True, reason="a claim about no pair of networks holds")  # until fixed
 def test_c2_without_a_single_pruned_network_is_not_tested() -> None:
     assert judge("C2", accuracy({key: [] for key in GRID if key[1] > 0})).verdict == "not tested"
 
@@ -435,7 +436,10 @@ def test_c6b(classes: pd.DataFrame, verdict: str) -> None:
     row = judge("C6b", classes=classes)
     assert row.verdict == verdict
     r = classes[["top1", "mis"]].corr().iloc[0, 1]
-    assert row.ours.startswith(f"r = {r:.2f} (") and f" over {len(classes)} classes" in row.ours
+    assert (
+        row.ours.replace("-0.00", "0.00", 1).startswith(f"r = {r:.2f} (".replace("-0.00", "0.00"))
+        and f" over {len(classes)} classes" in row.ours
+    )
 
 
 def test_c6b_leaves_dead_units_random_and_unretrained_networks_out() -> None:
@@ -450,10 +454,7 @@ def test_c6b_leaves_dead_units_random_and_unretrained_networks_out() -> None:
     assert judge("C6b", classes=classes).verdict == "holds"
 
 
-@pytest.mark.parametrize(
-    "live",
-    [200, pytest.param(100, marks=pytest.mark.xfail(strict=True, reason="means of other networks"))],  # until fixed
-)
+@pytest.mark.parametrize("live", [200, 100])
 def test_c6b_looks_within_networks(live: int) -> None:
     """A network with a higher accuracy and a higher MIS says nothing about its classes, dead or alive."""
     one = unrelated(200)
@@ -461,7 +462,6 @@ def test_c6b_looks_within_networks(live: int) -> None:
     assert judge("C6b", classes=pd.concat([one, other], ignore_index=True)).verdict == "holds"
 
 
-@pytest.mark.xfail(strict=True, reason="no units, and yet cannot be told")  # until fixed
 def test_c6b_without_live_units_is_not_tested() -> None:
     assert judge("C6b", classes=unrelated(8).assign(alive=False)).verdict == "not tested"
 

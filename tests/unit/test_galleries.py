@@ -84,7 +84,6 @@ def test_image_samples_stop_at_the_number_of_classes() -> None:
     assert [axis.get_ylabel() for axis in figure.axes] == ["brick", "grass"]
 
 
-@pytest.mark.xfail(strict=True, reason="an empty strip cannot be reshaped")  # until fixed
 def test_a_class_without_images_is_an_empty_row() -> None:
     figure = galleries.image_samples(image_set([0, 2]), per_class=2)
     assert [levels(picture) for picture in pictures(figure)] == [[[0, WHITE]], [[WHITE, WHITE]], [[1, WHITE]]]

@@ -564,7 +564,7 @@ def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: S
 def _picture(axis: Axes, cell: Cell) -> None:
     axis.set_xlabel(cell.caption, fontsize=7.5, labelpad=2)
     if cell.picture is not None:
-        axis.imshow(cell.picture)
+        axis.imshow(cell.picture, interpolation="nearest")
         return
     box = plt.Rectangle((0.01, 0.01), 0.98, 0.98, facecolor="#F4F4F4", edgecolor="#AAAAAA", hatch="////")
     axis.add_patch(box)

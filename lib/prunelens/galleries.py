@@ -52,7 +52,7 @@ def task_gallery(units: Sequence[Task], tasks: int, explanations: int) -> Figure
     for (label, *row), unit in zip(axes, units, strict=True):
         queries = np.stack([unit.top[explanations * tasks], unit.bottom[explanations * tasks]])
         row[0].imshow(strip(unit.top[shown], columns))
-        row[1].imshow(strip(queries, 1, gap=4))
+        row[1].imshow(strip(queries, 1, gap=4), interpolation="nearest")
         row[2].imshow(strip(unit.bottom[shown], columns))
         for axis in row:
             bare(axis)

@@ -97,7 +97,8 @@ def margins(
     chosen = tasks(len(top), n_tasks, n_explanations, queries, seed, layer)
     plus, minus = top[:, chosen.queries], bottom[:, chosen.queries]
     e_plus, e_minus = (_take(ranked, ranks) for ranked, ranks in ((top, chosen.top), (bottom, chosen.bottom)))
-    chunk = max(1, 2**23 // (n_tasks * embeddings.shape[1]))
+    # Temporaries of a megaword: larger ones fragment the heap, and memory grows with every network scored.
+    chunk = max(1, 2**20 // (n_tasks * embeddings.shape[1]))
     parts = []
     for start in range(0, len(top), chunk):
         images = (torch.from_numpy(a[start : start + chunk]).to(table.device) for a in (plus, minus, e_plus, e_minus))

@@ -1,5 +1,6 @@
 """A throw-away project whose notebooks the runner's tests execute."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,14 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The runner as a process of its own."""
         command = [sys.executable, "-c", SCRIPT, str(self.root), *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A background job ignores Ctrl-C, and so would all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def waiting(project):
 def test_interruption_is_clean(project, waiting, number):
     process, kernel = waiting
     process.send_signal(number)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "00_waits: interrupted" in output and "Traceback" not in output
     assert "./run_all.sh quick --notebooks 00\n" in output

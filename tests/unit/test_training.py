@@ -42,7 +42,8 @@ def test_without_masks_connections_grow_back() -> None:
     pruning.prune(network, pruning.connection_l1, 0.8, 0)
     assert pruning.sparsity(network)["conv_sparsity"] > 0.79
     train(network, RECIPE.model_copy(update={"epochs": 1}))
-    assert pruning.sparsity(network)["conv_sparsity"] < 0.05
+    # At 32 pixels the last maps are a pixel or two wide, so that the rims of their 3x3 kernels never see anything.
+    assert pruning.sparsity(network)["conv_sparsity"] < 0.25
 
 
 def test_the_seed_decides_everything() -> None:
@@ -84,7 +85,7 @@ def test_auxiliary_heads_add_their_loss() -> None:
 
 
 def test_divergence_is_said() -> None:
-    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
         train(dense("bvlc_googlenet"), RECIPE.model_copy(update={"learning_rate": 1e6}))
 
 

@@ -3,8 +3,8 @@
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pandas as pd
@@ -75,20 +75,6 @@ def accuracy(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) -
     }
 
 
-def per_class(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) -> pd.DataFrame:
-    """Top-1 of each class among the data set's own classes: a row per class, in label order.
-
-    Columns: class (name), logit (network output), n (images), top1_known and its Wilson 95 % interval, low
-    and high. A class without images has no accuracy (NaN).
-    """
-    counts = confusion(logits, image_set)
-    table = pd.DataFrame({"class": image_set.class_names, "logit": image_set.logits, "n": counts.sum(axis=1)})
-    right, n = np.diag(counts), table["n"].where(table["n"] > 0)
-    table["top1_known"] = right / n
-    table["low"], table["high"] = proportion_confint(right, n, method="wilson")
-    return table
-
-
 def confusion(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) -> Int64[np.ndarray, "classes classes"]:
     """Images counted by class (row) and by the highest logit among the data set's own classes (column)."""
     classes = len(image_set.class_names)
@@ -98,32 +84,36 @@ def confusion(logits: Float[np.ndarray, "images outputs"], image_set: ImageSet) 
 
 
 def latency(
-    network: nn.Module, size: int, batch_size: int, repeats: int, device: torch.device | str
-) -> dict[str, object]:
-    """Wall-clock time of a forward pass of `batch_size` random images of `size` pixels, `repeats` times.
+    networks: Mapping[str, nn.Module], size: int, batch_size: int, repeats: int, device: torch.device | str
+) -> pd.DataFrame:
+    """Wall-clock time of forward passes of `batch_size` random images of `size` pixels: a row per network.
 
-    Three passes warm up. Evaluation mode, channels last, bfloat16 autocast on a GPU, which is waited for
-    before every reading of the clock. A copy is timed: the network given stays as it is. Returns device,
-    size, batch_size, threads (torch's, on the CPU), the seconds of each pass, their median, min and max,
-    and images_per_second at the median.
+    The networks take turns, `repeats` rounds after three that warm up, so that what slows the machine for a
+    while slows all of them. Evaluation mode, channels last, bfloat16 autocast on a GPU, which is waited for
+    before every reading of the clock. Copies are timed: the networks given stay as they are. Columns: network
+    (its name), batch_size, size, seconds, seconds_low, seconds_high (median, least and most), images_per_second
+    at the median, and speedup, speedup_low, speedup_high: the first network's seconds over this one's in the same
+    round (median, least and most).
     """
     device = torch.device(device)
-    network = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
-    images = torch.rand(batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-    with evaluating(network), autocast:
-        seconds = [_seconds(network, images) for _ in range(3 + repeats)][3:]
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "size": size,
-        "batch_size": batch_size,
-        "threads": torch.get_num_threads(),
-        "seconds": seconds,
-        "median": float(np.median(seconds)),
-        "min": min(seconds),
-        "max": max(seconds),
-        "images_per_second": batch_size / float(np.median(seconds)),
+    copies = {
+        name: copy.deepcopy(network).to(device, memory_format=torch.channels_last) for name, network in networks.items()
     }
+    images = torch.rand(batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    seconds = np.empty((3 + repeats, len(copies)))
+    with ExitStack() as stack:
+        for network in copies.values():
+            stack.enter_context(evaluating(network))
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"))
+        for turn in range(len(seconds)):
+            seconds[turn] = [_seconds(network, images) for network in copies.values()]
+    seconds = seconds[3:]
+    table = pd.DataFrame({"network": list(copies), "batch_size": batch_size, "size": size})
+    for name, values in (("seconds", seconds), ("speedup", seconds[:, :1] / seconds)):
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = (
+            np.median(values, 0), values.min(0), values.max(0),
+        )  # fmt: skip
+    return table.assign(images_per_second=batch_size / table.seconds)
 
 
 def _seconds(network: nn.Module, images: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """The networks of the study. All take RGB images in [0, 1] and normalise them themselves."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -178,6 +178,15 @@ def prunable_layers(network: nn.Module) -> dict[str, nn.Conv2d]:
 def unit_layers(network: nn.Module) -> dict[str, nn.Module]:
     """The layers whose channels are the study's units: 57 convs (7,280 channels) and fc."""
     return {**conv_layers(network), "fc": network.fc}
+
+
+def stages(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The forward pass in evaluation mode as steps in a row, by name; inception blocks are one step each."""
+    children = dict(network.named_children())
+    names = [name for name in children if name.startswith(("conv", "maxpool", "inception"))]
+    steps = {name: children[name] for name in names}
+    head = {"avgpool": network.avgpool, "flatten": nn.Flatten(), "fc": network.fc}
+    return {"input": network._transform_input, **steps, **head}
 
 
 def layer_table(network: nn.Module) -> pd.DataFrame:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
+import torch
 import yaml
 from pydantic import Field
+from torch import nn
 
+from prunelens import pruning
 from prunelens.networks import ARCHITECTURES, build, unit_layers
-from prunelens.pruning import METHODS
+from prunelens.similarity import SIMILARITIES
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "profiles"
 
@@ -20,8 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _known_method(name: str) -> str:
-    if name not in METHODS:
-        raise ValueError(f"expected one of {', '.join(METHODS)}")
+    pruning.find(name)
     return name
 
 
@@ -72,29 +74,59 @@ class Network(Section):
     scratch: Training | None = None  # how the dense network is trained where weights are "scratch"
 
 
-class Iterative(Section):
-    """Pruning in steps: each prunes the same fraction of what remains, then retrains for an equal share of epochs."""
+class Grid(Section):
+    """Methods, each at all the rates."""
 
     methods: list[Method] = []
     rates: list[Rate] = []
+
+
+class Iterative(Grid):
+    """Pruning in steps: each prunes the same fraction of what remains, then retrains for an equal share of epochs."""
+
     steps: Count = 4
+    restart: bool = True  # the learning rate starts anew at every step; else it goes on falling
+
+
+class Rewound(Grid):
+    """Learning-rate rewinding (Renda, Frankle & Carbin 2020): retraining with the dense network's own schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    schedule: Literal["exponential", "one_cycle"] = "one_cycle"
 
 
 class Pruning(Section):
-    """The grid of variants."""
+    """The grid of variants. A method is one of ``pruning.METHODS`` or the import path of a function of yours."""
 
     methods: list[Method] = Field(min_length=1)
     rates: list[Rate] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    unmasked: list[Method] = ["connection_l1"]  # also retrained without masks, as the paper's code did
+    first_seed_only: list[Method] = []  # of ``methods``: those that get one seed, where time is short
+    affine: bool = False  # prune with a filter its BatchNorm's weight and bias too
+    unmasked: Grid = Grid()  # retrained without masks, as the paper's code did
     iterative: Iterative = Iterative()
+    # Judged by accuracy alone:
+    recalibrated: Grid = Grid()  # BatchNorm's statistics measured anew, no gradient step
+    controls: Grid = Grid()  # further one-shot variants, such as random masks, at fewer rates
+    reinitialised: Grid = Grid()  # the masks kept, all weights drawn anew
+    rewound: Rewound = Rewound()
+
+
+class Sensitivity(Section):
+    """The scan of Top-1 after pruning one layer alone."""
+
+    methods: list[Method] = ["unstructured_local", "structured_l1", "connection_l1"]
+    rates: list[Rate] = Field(min_length=1)
+    images: Count  # of the training set, so that what is chosen by the scan is not chosen by the validation set
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02  # a loss of Top-1 that a layer's rate is allowed to cost
 
 
 class Interpretability(Section):
     """MIS: N tasks of K explanations on each side, under one similarity."""
 
-    similarity: Literal["stlpips", "efficientnet_lite0", "dreamsim"]
-    download: bool = False  # fetch the similarity's weights where they are missing (dreamsim)
+    similarity: Literal[SIMILARITIES]
+    download: bool = False  # fetch the similarity's weights where they are missing (lpips, dreamsim)
+    seeds: list[int] | None = None  # networks of these seeds are scored; none: all
     tasks: Count = 20
     explanations: Count = 9
     queries: Literal["inner", "outer"] = "inner"
@@ -126,6 +158,7 @@ class Profile(Section):
     data: Data
     network: Network
     pruning: Pruning
+    sensitivity: Sensitivity
     retraining: Training
     interpretability: Interpretability
     visualization: Visualization
@@ -148,6 +181,10 @@ class Profile(Section):
         outside = [m for m in shown.methods if m not in grid.methods] + [r for r in shown.rates if r not in grid.rates]
         if outside:
             raise ValueError(f"visualization: found {outside}, expected methods and rates of the section pruning")
+        if "unstructured_sensitivity" in self.methods and "unstructured_local" not in self.sensitivity.methods:
+            raise ValueError("sensitivity.methods: unstructured_sensitivity needs unstructured_local among them")
+        if self.network.architecture == "bvlc_googlenet" and grid.recalibrated.methods:
+            raise ValueError("pruning.recalibrated: found methods, but bvlc_googlenet has no BatchNorm")
         measure = self.interpretability
         needed = 2 * measure.tasks * (measure.explanations + 1)
         if self.data.stimulus_images < needed and self.data.extra_stimuli is None:
@@ -157,7 +194,10 @@ class Profile(Section):
             )
         if self.network.architecture == "bvlc_googlenet" and self.retraining.aux_weight > 0:
             raise ValueError("retraining.aux_weight: found more than 0, but bvlc_googlenet has no auxiliary heads")
-        layers = unit_layers(build(self.network.architecture, self.network.outputs))
+        network = build(self.network.architecture, self.network.outputs)
+        for name in self.methods - pruning.METHODS.keys():
+            _try(name, network)
+        layers = unit_layers(network)
         for name in shown.layers:
             if name not in layers:
                 near = difflib.get_close_matches(name, layers, 1)
@@ -169,6 +209,22 @@ class Profile(Section):
                     f"visualization.units_per_layer: found {shown.units_per_layer}, {name} has {units} units"
                 )
         return self
+
+    @property
+    def methods(self) -> set[str]:
+        """All pruning methods of all grids."""
+        grid = self.pruning
+        more = (grid.unmasked, grid.iterative, grid.recalibrated, grid.controls, grid.reinitialised, grid.rewound)
+        return {method for each in (grid, *more) for method in each.methods}
+
+
+def _try(name: str, network: nn.Module) -> None:
+    """Run a method of the user's once, so that its mistakes show before an hour is spent."""
+    method = pruning.find(name)
+    try:
+        pruning.check(network, method(network, 0.5, torch.Generator().manual_seed(0)), getattr(method, "also", ()))
+    except Exception as error:
+        raise ValueError(f"pruning method {name}: {error}") from error
 
 
 def names() -> list[str]:

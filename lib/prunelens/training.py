@@ -25,20 +25,21 @@ def train(
     device: torch.device,
     masks: pruning.Masks | None = None,
     label: str = "training",
+    first_epoch: int = 0,
 ) -> pd.DataFrame:
     """Train ``network`` in place; masked weights are zero after every optimiser step.
 
     The loss is the cross-entropy among the data set's own classes, so that data with few classes does not spend
     its gradient on silencing the outputs of absent ones; auxiliary heads, where the network has them, add
-    ``recipe.aux_weight`` times theirs.
+    ``recipe.aux_weight`` times theirs. An exponential schedule goes on from ``first_epoch``.
 
     Returns one row per epoch, epoch 0 being the network as given: epoch, learning_rate (of its first step),
-    train_loss, train_top1 (on augmented images, running), seconds, and the validation set's top1, top5, ...
-    as ``evaluation.accuracy`` names them.
+    train_loss, train_top1 (on augmented images, running), seconds (without validation), and the validation set's
+    top1, top5, ... as ``evaluation.accuracy`` names them, in the precision of the training.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _train(network, train_set, validation_set, recipe, seed, device, masks or {}, label)
+        return _train(network, train_set, validation_set, recipe, seed, device, masks or {}, label, first_epoch)
 
 
 def _train(
@@ -50,6 +51,7 @@ def _train(
     device: torch.device,
     masks: pruning.Masks,
     label: str,
+    first_epoch: int,
 ) -> pd.DataFrame:
     network.to(device)
     masks = {name: mask.to(device) for name, mask in masks.items()}
@@ -57,7 +59,7 @@ def _train(
     rows = [{"epoch": 0, "seconds": 0.0, **_validate(network, validation_set, recipe, device)}]
     steps_per_epoch = -(-len(train_set) // recipe.batch_size)
     optimizer = _optimizer(network, recipe)
-    schedule = _schedule(optimizer, recipe, steps_per_epoch)
+    schedule = _schedule(optimizer, recipe, steps_per_epoch, first_epoch)
     known = torch.from_numpy(train_set.logits).to(device)
     generator = torch.Generator().manual_seed(seed)
     progress = tqdm(total=recipe.epochs * steps_per_epoch, desc=label, unit="batch", mininterval=5, leave=False)
@@ -79,6 +81,7 @@ def _train(
             hits += (logits.argmax(1) == labels).sum()
             progress.update()
         train_loss = float(torch.stack(losses).sum()) / len(train_set)
+        seconds = time.perf_counter() - started
         if not np.isfinite(train_loss):
             raise FloatingPointError(f"{label}: the loss is {train_loss} in epoch {epoch}; lower the learning rate")
         rows.append(
@@ -87,7 +90,7 @@ def _train(
                 "learning_rate": learning_rate,
                 "train_loss": train_loss,
                 "train_top1": float(hits) / len(train_set),
-                "seconds": time.perf_counter() - started,
+                "seconds": seconds,
                 **_validate(network, validation_set, recipe, device),
             }
         )
@@ -104,7 +107,34 @@ def effective(recipe: Training, device: torch.device) -> Training:
 
 
 def _validate(network: nn.Module, image_set: ImageSet, recipe: Training, device: torch.device) -> dict[str, float]:
-    return evaluation.accuracy(evaluation.logits(network, image_set, 2 * recipe.batch_size, device), image_set)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        logits = evaluation.logits(network, image_set, 2 * recipe.batch_size, device)
+    return evaluation.accuracy(logits, image_set)
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, train_set: ImageSet, recipe: Training, seed: int, device: torch.device) -> None:
+    """Measure every BatchNorm's mean and variance anew, on one pass over augmented training images; nothing else moves.
+
+    Each statistic is the plain average over the batches.
+
+    Raises:
+        ValueError: the network has no BatchNorm.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        raise ValueError(f"recalibration: {type(network).__name__} has no BatchNorm")
+    network.to(device).eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    for images, _ in _batches(train_set, recipe, torch.Generator().manual_seed(seed), device):
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def _loss(outputs: Tensor | tuple, labels: Tensor, known: Tensor, aux_weight: float) -> tuple[Tensor, Tensor]:
@@ -123,13 +153,15 @@ def _optimizer(network: nn.Module, recipe: Training) -> torch.optim.Optimizer:
 
 
 def _schedule(
-    optimizer: torch.optim.Optimizer, recipe: Training, steps_per_epoch: int
+    optimizer: torch.optim.Optimizer, recipe: Training, steps_per_epoch: int, first_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Stepped once per batch: the rate falls by ``gamma`` per epoch, or rises and falls in one cycle."""
     if recipe.schedule == "one_cycle":
         total = max(1, recipe.epochs * steps_per_epoch)
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total, pct_start=0.2)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.gamma ** (step // steps_per_epoch))
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: recipe.gamma ** (first_epoch + step // steps_per_epoch)
+    )
 
 
 def _batches(

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_gpu_agrees_with_cpu_to_bfloat16():
     images = image_set([0, 1, 2] * 5)
     on_cpu, on_gpu = (evaluation.logits(network, images, 4, device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(on_gpu, on_cpu, atol=0.02)
-    assert evaluation.latency(network, 8, 4, 3, "cuda")["images_per_second"] > 0
+    assert (evaluation.latency({"network": network}, 8, 4, 3, "cuda").images_per_second > 0).all()
 
 
 # accuracy
@@ -135,7 +136,7 @@ def test_logits_of_another_shape_are_an_error(shape):
         evaluation.accuracy(np.zeros(shape, np.float32), image_set([0, 0, 1, 1], outputs=(7, 2)))
 
 
-# per_class, confusion
+# confusion
 
 
 def test_confusion_counts_true_by_predicted():
@@ -145,28 +146,14 @@ def test_confusion_counts_true_by_predicted():
     np.testing.assert_array_equal(evaluation.confusion(logits, images), [[1, 1, 0], [0, 2, 1], [0, 0, 0]])
 
 
-def test_per_class_known_answers():
-    images = image_set([0, 0, 1, 1, 1], outputs=(7, 2, 4))
-    table = evaluation.per_class(one_hot([7, 2, 2, 2, 4], 10), images)
-    assert table["class"].tolist() == ["class of 7", "class of 2", "class of 4"]
-    assert table["logit"].tolist() == [7, 2, 4] and table["n"].tolist() == [2, 3, 0]
-    np.testing.assert_allclose(table["top1_known"], [1 / 2, 2 / 3, np.nan])
-    # Wilson: (x + z^2/2 -+ z sqrt(x (n - x) / n + z^2/4)) / (n + z^2); by hand for 1 of 2 and 2 of 3.
-    np.testing.assert_allclose(table["low"], [0.0945, 0.2077, np.nan], atol=5e-5)
-    np.testing.assert_allclose(table["high"], [0.9055, 0.9385, np.nan], atol=5e-5)
-
-
-def test_per_class_and_confusion_agree_with_accuracy():
+def test_confusion_agrees_with_accuracy():
     rng = np.random.default_rng(1)
     images = image_set(rng.integers(0, 3, 100), outputs=(5, 1, 3))
     logits = rng.integers(0, 3, (100, 6)).astype(np.float32)  # many ties
     logits[::7] = np.nan
-    top1 = evaluation.accuracy(logits, images)["top1_known"]
-    table = evaluation.per_class(logits, images)
     counts = evaluation.confusion(logits, images)
-    assert np.trace(counts) / 100 == top1 == pytest.approx((table["top1_known"] * table["n"]).sum() / 100)
+    assert np.trace(counts) / 100 == evaluation.accuracy(logits, images)["top1_known"]
     assert counts.sum(axis=1).tolist() == np.bincount(images.labels).tolist()
-    assert (table["low"] <= table["top1_known"]).all() and (table["top1_known"] <= table["high"]).all()
 
 
 # latency
@@ -183,11 +170,22 @@ def test_latency_times_each_pass_and_leaves_the_network_alone():
             return super().forward(images)
 
     network = Counting()
-    found = evaluation.latency(network, size=16, batch_size=2, repeats=5, device="cpu")
-    assert len(found["seconds"]) == 5 and Counting.passes == 5 + 3
-    assert 0 < found["min"] <= found["median"] <= found["max"]
-    assert found["images_per_second"] == 2 / found["median"]
-    assert found["device"] == "cpu" and network.training
+    found = evaluation.latency({"first": network, "second": network}, size=16, batch_size=2, repeats=5, device="cpu")
+    assert Counting.passes == 2 * (5 + 3) and network.training
+    assert found.network.tolist() == ["first", "second"]
+    assert (found.seconds_low <= found.seconds).all() and (found.seconds <= found.seconds_high).all()
+    assert (found.images_per_second == 2 / found.seconds).all()
+    assert found.loc[0, ["speedup_low", "speedup", "speedup_high"]].eq(1).all()
+
+
+def test_latency_sees_a_slower_network():
+    class Slow(Means):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.01)
+            return super().forward(images)
+
+    found = evaluation.latency({"fast": Means(), "slow": Slow()}, size=16, batch_size=2, repeats=5, device="cpu")
+    assert found.seconds[1] >= 0.01 and found.speedup[1] < 1
 
 
 # the real images

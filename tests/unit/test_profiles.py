@@ -21,9 +21,12 @@ def test_shipped_profiles_are_the_five() -> None:
         ("retraining.epochs=1.5", r"retraining\.epochs: found 1\.5"),
         ('retraining.epochs="3"', r"retraining\.epochs: found '3'"),
         ("pruning.rates=[0.4, 1.2]", r"pruning\.rates\.1: found 1\.2"),
-        ("pruning.methods=[magic]", r"pruning\.methods\.0: found 'magic'"),
+        ("pruning.methods=[magic]", r"pruning\.methods\.0: found 'magic', expected the import path"),
         ("pruning.seeds=[0, 0]", r"pruning\.seeds: found \[0, 0\], expected no value twice"),
         ("retraining.epochs=1", r"retraining\.epochs: found 1, expected at least one for each of the 2 steps"),
+        ("pruning.methods=[nowhere.magic]", r"pruning\.methods\.0: found 'nowhere\.magic'.*no module named"),
+        ("pruning.controls.methods=[math.sqrt]", r"pruning method math\.sqrt: "),
+        ("pruning.rewound.learning_rate=0", r"pruning\.rewound\.learning_rate: found 0"),
         ("visualization.rates=[0.3]", r"visualization: found \[0\.3\]"),
         ("visualization.layers=[inception4a.branch1]", r"did you mean inception4a\.branch1\.conv"),
         ("visualization.units_per_layer=999", r"inception3b\.branch2\.1\.conv has 192 units"),
@@ -35,6 +38,17 @@ def test_shipped_profiles_are_the_five() -> None:
 def test_mistakes_name_the_key(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         profiles.load("quick", [override])
+
+
+def test_rates_by_sensitivity_need_their_scan() -> None:
+    wanted = ["sensitivity.methods=[structured_l1]", "pruning.controls.methods=[unstructured_sensitivity]"]
+    with pytest.raises(ValueError, match=r"sensitivity\.methods: .* needs unstructured_local"):
+        profiles.load("quick", wanted)
+
+
+def test_recalibration_needs_batchnorm() -> None:
+    with pytest.raises(ValueError, match=r"pruning\.recalibrated: .* no BatchNorm"):
+        profiles.load("imagenette_bvlc", ["pruning.recalibrated.methods=[structured_l1]"])
 
 
 def test_override_sets_a_value_and_scientific_notation_is_a_number() -> None:

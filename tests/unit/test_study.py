@@ -1,5 +1,6 @@
 """The study on the smoke profile: what notebooks rely on, from variants to tables."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,28 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
-from prunelens import claims, networks, profiles
-from prunelens.study import Study, Variant, variants
+from prunelens import claims, networks
+from prunelens.study import Study
+from prunelens.variants import Variant
 
 TINY = [
     "pruning.methods=[structured_l1, connection_l1]", "pruning.rates=[0.8]", "retraining.epochs=2",
-    "data.train_images=64", "data.validation_images=64",
+    "data.train_images=64", "data.validation_images=64", "sensitivity.images=8",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study("smoke", TINY, "cpu", str(tmp_path_factory.mktemp("study")))
-
-
-def test_variants_are_unique_and_controls_come_first() -> None:
-    found = variants(profiles.load("imagenet"))
-    assert len(set(map(str, found))) == len(found)
-    assert [variant.method for variant in found[:2]] == ["dense", "random_init"]
-    assert {variant.seed for variant in found if variant.method == "dense_retrained"} == {0, 1, 2}
-    # Before retraining, a deterministic method has one network whatever the seed.
-    assert sum(v.method == "structured_l1" and v.schedule == "none" and v.rate == 0.8 for v in found) == 1
-    assert sum(v.method == "connection_random" and v.schedule == "none" and v.rate == 0.8 for v in found) == 3
 
 
 def test_measured_sparsity_is_the_masks_and_nothing_without_masks(study: Study) -> None:
@@ -84,6 +76,82 @@ def test_temperature_puts_the_dense_network_midway(study: Study) -> None:
     assert dense.mis.mean() - 0.5 == pytest.approx((dense.two_afc_accuracy.mean() - 0.5) / 2, abs=0.002)
 
 
+def test_reinitialised_networks_keep_the_masks_and_no_weight(study: Study) -> None:
+    variant, trained = (Variant(name, 0.8, "one_shot", 0) for name in ("connection_l1_reinitialised", "connection_l1"))
+    assert variant in study.more_variants
+    masks = study.masks(variant)
+    assert all(torch.equal(mask, study.masks(trained)[name]) for name, mask in masks.items())
+    network, other = study.network(variant), study.network(trained)
+    assert all(not network.get_parameter(name)[~mask].any() for name, mask in masks.items())
+    assert not torch.isclose(network.conv1.conv.weight, other.conv1.conv.weight).any()
+
+
+def test_recalibrated_networks_differ_from_pruned_ones_in_statistics_alone(study: Study) -> None:
+    variant = Variant("structured_l1", 0.8, "recalibrated", 0)
+    assert variant in study.more_variants
+    before = study.network(Variant("structured_l1", 0.8, "none", 0)).state_dict()
+    after = study.network(variant).state_dict()
+    moved = {name.rsplit(".", 1)[1] for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"running_mean", "running_var", "num_batches_tracked"}
+    assert study.accuracy([variant]).epochs.item() == 0
+
+
+def test_a_rewound_schedule_has_the_dense_networks_learning_rates(study: Study) -> None:
+    rewound, usual = (study.epochs(Variant("structured_l1", 0.8, name, 0)) for name in ("rewound", "one_shot"))
+    assert usual.learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
+    assert rewound.learning_rate.max() > 0.05  # on its cycle to .1
+
+
+def test_learning_rates_of_an_iterative_schedule(study: Study) -> None:
+    variant = Variant("structured_l1", 0.8, "iterative", 0)
+    goes_on = Study("smoke", [*TINY, "pruning.iterative.restart=false"], "cpu", str(study.figures.parents[1]))
+    assert study.epochs(variant).learning_rate[1:].tolist() == pytest.approx([0.01, 0.01])
+    assert goes_on.epochs(variant).learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
+
+
+def test_layers_that_tolerate_more_are_pruned_more(study: Study) -> None:
+    variant = Variant("unstructured_sensitivity", 0.8, "none", 0)
+    pruned = {name.removesuffix(".weight"): 1 - mask.float().mean() for name, mask in study.masks(variant).items()}
+    tolerated = study.tolerated
+    order = sorted(pruned, key=tolerated.get)
+    assert all(pruned[a] <= pruned[b] + 1e-3 for a, b in pairwise(order))
+    assert study.accuracy([variant]).conv_sparsity.item() == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_method_of_ones_own_runs_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+from prunelens.networks import prunable_layers
+
+def first_filters(network, rate, generator):
+    masks = {}
+    for name, layer in prunable_layers(network).items():
+        mask = layer.weight.new_ones(layer.weight.shape, dtype=bool)
+        mask[: int(rate * len(mask))] = False
+        masks[f"{name}.weight"] = mask
+    return masks
+"""
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = Study("smoke", [*TINY, "pruning.methods=[structured_l1, mine.first_filters]"], "cpu", str(tmp_path / "out"))
+    variant = Variant("mine.first_filters", 0.8, "none", 0)
+    assert variant in own.variants
+    assert own.accuracy([variant]).conv_sparsity.item() == pytest.approx(0.8, abs=0.02)
+    key = own.network_key(variant)
+    assert "first_filters" in key["code"]  # another function of this name is another network
+
+
+def test_costs_of_masked_and_compact_networks(study: Study) -> None:
+    found = study.costs([Variant("structured_l1", 0.8), Variant("connection_l1", 0.8)], repeats=2)
+    assert len(found) == 5 * len(study.profile.latency_batches)
+    rows = found[found.batch_size == 8].set_index(["method", "form"])
+    dense, masked, small = (
+        rows.loc[key] for key in (("dense", "dense"), ("structured_l1", "masked"), ("structured_l1", "compact"))
+    )
+    assert dense.macs == masked.macs > 2 * small.macs and masked.parameters == dense.parameters > 2 * small.parameters
+    assert small.bytes < dense.bytes / 2 and small.macs < masked.sparse_macs  # its inputs shrink too
+    assert (found[found.method == "dense"].speedup == 1).all()
+
+
 def test_another_study_of_the_same_profile_loads_everything(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     before = study.accuracy()
     again = Study("smoke", TINY, "cpu", str(study.figures.parents[1]))
@@ -103,7 +171,7 @@ def test_auxiliary_heads_train_along_and_are_no_part_of_the_result(tmp_path: Pat
     aux = Study("smoke", [*TINY, "retraining.aux_weight=0.3"], "cpu", str(tmp_path))
     control = aux.variants[2]
     assert control.method == "dense_retrained"
-    assert "weight/aux1.fc1.weight" in aux._retrained(control)
+    assert "weight/aux1.fc1.weight" in aux._computed(control)
     assert not any(name.startswith("aux") for name in aux.network(control).state_dict())
     assert aux.accuracy([control]).total_sparsity.item() == 0
 

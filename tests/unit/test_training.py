@@ -33,8 +33,9 @@ def test_masked_weights_are_exactly_zero_after_training(method: str, optimizer: 
     before = {name: layer.weight.detach().clone() for name, layer in networks.prunable_layers(network).items()}
     train(network, RECIPE.model_copy(update={"optimizer": optimizer, "learning_rate": 0.001}), masks)
     for name, layer in networks.prunable_layers(network).items():
-        assert not layer.weight[~masks[name]].any(), name
-        assert (layer.weight != before[name])[masks[name]].any(), name
+        mask = masks[f"{name}.weight"]
+        assert not layer.weight[~mask].any(), name
+        assert (layer.weight != before[name])[mask].any(), name
 
 
 def test_without_masks_connections_grow_back() -> None:
@@ -59,6 +60,32 @@ def test_the_seed_decides_everything() -> None:
     pd.testing.assert_frame_equal(first[timeless], second[timeless])
     assert torch.equal(one.fc.weight, same.fc.weight) and not torch.equal(one.fc.weight, other.fc.weight)
     assert not first.train_loss.equals(third.train_loss)
+
+
+def test_recalibration_moves_batchnorm_statistics_alone_and_repairs_them() -> None:
+    network = dense()
+    reference = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training.recalibrate(network, TRAIN, RECIPE, 0, CPU)
+    after = network.state_dict()
+    moved = {name.rsplit(".", 1)[1] for name in after if not torch.equal(after[name], reference[name])}
+    assert moved == {"running_mean", "running_var", "num_batches_tracked"}
+    # The first BatchNorm sees conv1's outputs: its statistics are theirs, averaged over the three batches.
+    batches = list(training._batches(TRAIN, RECIPE, torch.Generator().manual_seed(0), CPU))
+    with torch.no_grad():
+        means = [network.conv1.conv(network._transform_input(images)).mean((0, 2, 3)) for images, _ in batches]
+    assert torch.allclose(network.conv1.bn.running_mean, torch.stack(means).mean(0), atol=1e-5)
+    assert network.conv1.bn.momentum == 0.1 and not network.conv1.bn.training
+
+
+def test_recalibration_needs_batchnorm() -> None:
+    with pytest.raises(ValueError, match="BVLCGoogLeNet has no BatchNorm"):
+        training.recalibrate(dense("bvlc_googlenet"), TRAIN, RECIPE, 0, CPU)
+
+
+def test_a_learning_rate_that_goes_on_falling() -> None:
+    network = dense()
+    table = training.train(network, TRAIN, VALIDATION, RECIPE, seed=0, device=CPU, first_epoch=3)
+    assert table.learning_rate[1:].tolist() == pytest.approx([0.02 * 0.9**3, 0.02 * 0.9**4])
 
 
 def test_epoch_table_has_the_network_as_given_first() -> None:

@@ -1,171 +1,389 @@
-"""The paper's claims C1 to C6, judged by a profile's tables. Every number and verdict is computed from them.
+"""The paper's claims C1 to C6 and its open questions Q1 to Q3, judged by a profile's tables.
 
-A verdict is "holds" or "does not hold" where a 95 % interval or test decides, "cannot be told" where it does not, and
-"not tested" where the profile has no networks for it.
+Every number, verdict and reason is computed from the tables. A verdict is "holds" or "does not hold" where a 95 %
+interval or test decides, "cannot be told" where it does not, and "not tested" where the profile has no networks for it.
+Seeds of one configuration share the dense parent and, unless the method is random, the mask: where a claim is about
+other configurations they are averaged, where it is about other runs of the same one the interval is over them.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
 from prunelens import statistics
-from prunelens.statistics import Interval
+from prunelens.statistics import Correlation, Interval, Method
 
 SMALLEST_EFFECT = 0.3  # a correlation smaller than this counts as none (Cohen's "medium")
+CONFIGURATION = ["method", "schedule", "rate"]
+RETRAINED = ("one_shot", "iterative", "rewound")  # schedules
 
 
-def verdicts(accuracy: pd.DataFrame, means: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim: claim, statement, paper, ours, verdict, where (the figure or table that shows it).
+class Verdict(NamedTuple):
+    """A row of `verdicts`: paper and ours are numbers in words, why the reason for the verdict, where the figure."""
+
+    claim: str
+    statement: str
+    paper: str
+    ours: str
+    verdict: str
+    why: str
+    where: str
+
+
+def verdicts(
+    accuracy: pd.DataFrame, means: pd.DataFrame, classes: pd.DataFrame, trends: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """One row per claim C1a to C6b, with the columns of `Verdict`.
 
     Args:
         accuracy: one row per network (``Study.accuracy``).
         means: one row per network, mean MIS of its units (``Study.network_means``).
         classes: one row per network and class, top1 and its output unit's mis (``Study.class_scores``).
+        trends: slopes over the same units (`unit_trends`), named beside C4.
     """
+    judged = [
+        _rate_and_mis(means, trends),
+        _broken_networks(accuracy, means, 1 / classes.logit.nunique()),
+        _last_layer(means),
+        _class_accuracy(classes),
+    ]
+    return pd.concat([accuracy_verdicts(accuracy), pd.DataFrame(judged)], ignore_index=True)
+
+
+def accuracy_verdicts(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts on C1 to C3 alone, which need no MIS."""
     retrained = accuracy[accuracy.schedule == "one_shot"]
     judged = [
         _gain(retrained, "C1a", "connection_l1", "with masks"),
         _gain(retrained, "C1b", "connection_l1_unmasked", "without masks, as coded"),
         _order_of_methods(retrained),
         _iterative(accuracy),
-        _rate_and_mis(means),
-        _broken_networks(accuracy, means, 1 / classes.logit.nunique()),
-        _last_layer(means),
-        _class_accuracy(classes),
     ]
-    return pd.DataFrame(judged, columns=["claim", "statement", "paper", "ours", "verdict", "where"])
+    return pd.DataFrame(judged)
 
 
-def _gain(retrained: pd.DataFrame, claim: str, method: str, how: str) -> tuple[str, ...]:
+def open_questions(
+    accuracy: pd.DataFrame, units: pd.DataFrame, classes: pd.DataFrame, truth: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """One row per question Q1 to Q3, each put as a statement, with the columns of `Verdict`.
+
+    Args:
+        accuracy, classes: as for `verdicts`.
+        units: one row per unit of every network, layers in order of the forward pass (``Study.units``).
+        truth: one row per unit of one network: layer, mis, and how well the unit tells one concept that is known to be
+            in an image, as concept_selectivity (NaN where it is not defined).
+    """
+    return pd.DataFrame([_truth(truth), _best_schedule(accuracy), _last_block(units, classes)])
+
+
+# ---------------------------------------------------------------------------------------------- C1 to C3, accuracy
+
+
+def _gain(retrained: pd.DataFrame, claim: str, method: str, how: str) -> Verdict:
     highest = retrained.rate.max()
-    gain = _difference(retrained, (method, highest), ("dense_retrained", 0.0))
+    compared = retrained, (method, highest), ("dense_retrained", 0.0)
+    gain = difference(*compared)
     found = retrained[(retrained.method == method) & (retrained.rate == highest)]
     zeros = f"; {found.conv_sparsity.mean():.1%} of the conv weights are zero" if len(found) else ""
-    return (claim, f"connection sparsity at {highest:g}, {how}, gains Top-1", ".705 against .699 dense, 50 epochs",
-            f"{_show(gain)} against dense, retrained{zeros}", _sign(gain), "03_net_gain")  # fmt: skip
+    return Verdict(
+        claim, f"connection sparsity at {highest:g}, {how}, gains Top-1", ".705 against .699 dense, 50 epochs",
+        f"{_show(gain)} against dense, retrained{zeros}", _sign(gain), _reason(gain, _over(differences(*compared))),
+        "03_net_gain",
+    )  # fmt: skip
 
 
-def _order_of_methods(retrained: pd.DataFrame) -> tuple[str, ...]:
-    """Judged at the highest rate, as the paper's claim is; the other rates are shown."""
+def _order_of_methods(retrained: pd.DataFrame) -> Verdict:
+    """Judged at the highest rate, as the paper's claim is; at how many rates the order holds is said."""
     pairs = [("connection_l1", "unstructured_global"), ("unstructured_global", "structured_l1")]
     rates = sorted((rate for rate in retrained.rate.unique() if rate > 0), reverse=True)
     found = {
-        (better, worse, rate): _difference(retrained, (better, rate), (worse, rate))
+        rate: {f"{better} - {worse}": _compared(retrained, (better, rate), (worse, rate)) for better, worse in pairs}
         for rate in rates
-        for better, worse in pairs
     }
-    verdict = _all_hold([_sign(interval) for (_, _, rate), interval in found.items() if rate == rates[0]])
-    ours = "; ".join(f"{better} - {worse} at {rate:g}: {_show(i)}" for (better, worse, rate), i in found.items()) or "-"
-    return ("C2", "connection sparsity (masked) > unstructured > structured", ".705, .676, .443 at .8", ours, verdict,
-            "03_accuracy_by_rate")  # fmt: skip
+    judged = {rate: _all_hold([_sign(gap) for gap, _ in gaps.values()]) for rate, gaps in found.items()}
+    verdict = judged[rates[0]] if rates else "not tested"
+    ours = "; ".join(f"{pair}: {_show(gap)}" for pair, (gap, _) in found[rates[0]].items()) if rates else "-"
+    why = _decisive(found[rates[0]] if rates else {}, verdict)
+    if verdict != "not tested":
+        why += f"; the order holds at {list(judged.values()).count('holds')} of {len(rates)} rates"
+    statement = "connection sparsity (masked) > unstructured > structured" + (f" at {rates[0]:g}" if rates else "")
+    return Verdict("C2", statement, ".705, .676, .443 at .8", ours, verdict, why, "03_accuracy_by_rate")
 
 
-def _iterative(accuracy: pd.DataFrame) -> tuple[str, ...]:
-    steps = accuracy[accuracy.schedule == "iterative"].drop_duplicates(["method", "rate"])
-    found = [
-        (row, _difference(accuracy, (row.method, row.rate), (row.method, row.rate), ("iterative", "one_shot")))
-        for row in steps.itertuples()
-    ]
-    verdict = _all_hold([_sign(interval) for _, interval in found])
-    ours = "; ".join(f"{row.method} at {row.rate:g}: {_show(interval)}" for row, interval in found) or "-"
-    return ("C3", "iterative is better than one-shot at equal epochs", ".686 against .663 at .84 (unequal epochs)",
-            ours, verdict, "03_accuracy_by_rate")  # fmt: skip
+def _iterative(accuracy: pd.DataFrame) -> Verdict:
+    found = _against_one_shot(accuracy, ["iterative"])
+    verdict = _all_hold([_sign(gap) for gap, _ in found.values()])
+    ours = "; ".join(f"{name}: {_show(gap)}" for name, (gap, _) in found.items()) or "-"
+    statement, paper = "iterative is better than one-shot at equal epochs", ".686 against .663 at .84 (unequal epochs)"
+    return Verdict("C3", statement, paper, ours, verdict, _decisive(found, verdict), "03_accuracy_by_rate")
 
 
-def rate_series(means: pd.DataFrame) -> pd.DataFrame:
-    """The retrained networks that are as sparse as their rate says, one row per configuration, with a column series.
+def _against_one_shot(accuracy: pd.DataFrame, schedules: list[str]) -> dict[str, tuple[Interval, str]]:
+    """Top-1 of the networks of other schedules minus that of the one-shot ones of the same method and rate."""
+    others = accuracy[accuracy.schedule.isin(schedules)].drop_duplicates(CONFIGURATION)
+    name = "{0.method} at {0.rate:g}" if len(schedules) == 1 else "{0.schedule} {0.method} at {0.rate:g}"
+    return {
+        name.format(row): _compared(accuracy, *[(row.method, row.rate)] * 2, (row.schedule, "one_shot"))
+        for row in others.itertuples()
+    }
 
-    Seeds of one configuration share the dense parent and the mask: they are averaged, not counted. A series is a
-    method and a schedule with more than one rate. Unmasked networks are left out: their rate is none.
+
+# --------------------------------------------------------------------------------------------- C4, MIS and the rate
+
+
+def retrained_networks(table: pd.DataFrame) -> pd.DataFrame:
+    """The retrained networks that are as sparse as their rate says, with a column series.
+
+    A series is a method and a schedule with more than one rate. Unmasked networks are left out: their rate is none.
     """
-    chosen = means[(means.rate > 0) & (means.schedule != "none") & ~means.method.str.endswith("_unmasked")]
-    numbers = chosen.select_dtypes("number").columns.difference(["seed", "rate"])
-    table = chosen.groupby(["method", "schedule", "rate"], sort=False)[list(numbers)].mean().reset_index()
-    table["series"] = table.method.where(table.schedule == "one_shot", table.method + ", " + table.schedule)
-    return table[table.groupby("series").rate.transform("size") > 1].reset_index(drop=True)
+    chosen = table[(table.rate > 0) & table.schedule.isin(RETRAINED) & ~table.method.str.endswith("_unmasked")]
+    series = chosen.method.where(chosen.schedule == "one_shot", chosen.method + ", " + chosen.schedule)
+    chosen = chosen.assign(series=series)
+    return chosen[chosen.groupby("series").rate.transform("nunique") > 1].reset_index(drop=True)
 
 
-def _rate_and_mis(means: pd.DataFrame) -> tuple[str, ...]:
+def rate_series(table: pd.DataFrame) -> pd.DataFrame:
+    """`retrained_networks`, one row per configuration: the mean over its seeds.
+
+    An interval over these rows is about other configurations (rates) of these methods and this dense network.
+    """
+    return averaged(retrained_networks(table), ["series"])
+
+
+def averaged(table: pd.DataFrame, more: Iterable[str] = ()) -> pd.DataFrame:
+    """Means of all numbers over the seeds of each configuration."""
+    keys = [*CONFIGURATION, *more]
+    numbers = table.select_dtypes("number").columns.difference(["seed", *keys])
+    return table.groupby(keys, sort=False)[list(numbers)].mean().reset_index()
+
+
+def correlations(
+    table: pd.DataFrame, x: str, y: str = "mis_conv", method: Method = "pearson", n_resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlation of x and y over networks, with methods kept apart, centred apart, or pooled.
+
+    Columns: row (what is correlated), method (of a row that is one series, else empty), r, low, high, p, n,
+    resamples. Rows: each series, over its single networks; `within`, each series against its own mean; the retrained
+    and the other pruned networks pooled; and all with the dense one at rate 0, pooled as the paper does, unmasked
+    networks at their nominal rate included. All but the series and "within, single networks" are over configurations
+    (seeds averaged). A rank correlation within series is one of values centred within series.
+    """
+    single, means = retrained_networks(table), rate_series(table)
+    pruned = averaged(table[(table.rate > 0) | (table.method == "dense")])
+    others = pruned[(pruned.rate > 0) & ~pruned.schedule.isin(RETRAINED)]
+    options = {"method": method, "n_resamples": n_resamples, "seed": seed}
+    rows = [
+        (name, group.method.iloc[0], statistics.correlation(group[x], group[y], **options))
+        for name, group in single.groupby("series", sort=False)
+    ]
+    rows.append(("within methods", "", statistics.within_group_correlation(means, x, y, "series", **options)))
+    if len(single) > len(means):
+        within = statistics.within_group_correlation(single, x, y, "series", **options)
+        rows.append(("within methods, single networks", "", within))
+    rows += [
+        (name, "", statistics.correlation(group[x], group[y], **options))
+        for name, group in (
+            ("retrained, pooled", means),
+            ("not retrained, pooled", others),
+            ("all, pooled as in the paper", pruned),
+        )
+    ]
+    return pd.DataFrame([{"row": name, "method": series, **_named(found)} for name, series, found in rows])
+
+
+def _named(found: Correlation) -> dict:
+    """The fields of a correlation, its interval in words."""
+    row = found._asdict()
+    how = row.pop("interval")
+    return row | {"resamples": {"bootstrap": "networks", "Fisher z": "nothing (Fisher's z)"}.get(how, how)}
+
+
+def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Slope of MIS against the rate in each series of `retrained_networks`, adjusted for composition: over the conv
+    units that are alive in all networks of the series, layers weighted equally (`statistics.unit_trend`).
+
+    Columns: series, method, schedule; slope, low, high (resamples units within layers, the networks fixed); networks,
+    units, layers, interval; seeds, the slope of each seed's networks alone, over the same units; seeds_low and
+    seeds_high, Student's interval over them (NaN with one seed), which speaks of other runs.
+    """
+    rows = []
+    for name, series in retrained_networks(units[units.kind == "conv"]).groupby("series", sort=False):
+        found = statistics.unit_trend(series, "mis", n_resamples=n_resamples, seed=seed)
+        same = statistics.same_units(series)
+        slopes = [statistics.unit_trend(one, "mis", n_resamples=1).slope for _, one in same.groupby("seed")]
+        over = statistics.mean_interval(slopes)
+        row = {"series": name, "method": series.method.iloc[0], "schedule": series.schedule.iloc[0]}
+        rows.append(row | found._asdict() | {"seeds": slopes, "seeds_low": over.low, "seeds_high": over.high})
+    columns = ["series", "method", "schedule", *statistics.Trend._fields, "seeds", "seeds_low", "seeds_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _rate_and_mis(means: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
     series = rate_series(means)
+    groups = max(1, series.series.nunique())
     r = statistics.within_group_correlation(series, "rate", "mis_conv", "series")
-    test = statistics.equivalence(r.r, r.n, SMALLEST_EFFECT, groups=max(1, series.series.nunique()))
-    return ("C4", "MIS does not correlate with the rate", "r = .12, pooled, n = 40",
-            f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {r.n}",
-            _ABSENT[test.verdict] if len(series) else "not tested", "06_rate")  # fmt: skip
+    verdict, why = _absence(r, groups, "configurations") if len(series) else ("not tested", NOTHING)
+    if trends is not None and len(trends):
+        up, down = int((trends.low > 0).sum()), int((trends.high < 0).sum())
+        why += f"; same units: up in {up}, down in {down} of {len(trends)} series (intervals over units)"
+    return Verdict("C4", "MIS does not correlate with the rate", "r = .12, pooled, n = 40",
+                   f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {r.n}", verdict, why,
+                   "06_correlations")  # fmt: skip
 
 
-def _broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float) -> tuple[str, ...]:
+# ----------------------------------------------------------------------------------------- C5 and C6, what MIS is of
+
+
+def _broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float) -> Verdict:
     """How far networks at chance stand between the random networks (0) and the dense one (1)."""
     table = means.merge(accuracy[["variant", "top1_low"]], on="variant")
     dense, random = (table[table.method == name].mis_conv.mean() for name in ("dense", "random_init"))
-    broken = table[(table.top1_low <= chance) & (table.rate > 0)]
-    statement = "networks at chance stay closer to the dense network's MIS than to a random one's"
-    paper = ".66 to .70 at .1 % Top-1, dense .70"
+    broken = averaged(table[(table.top1_low <= chance) & (table.rate > 0)])
+    judged = "cannot be told"
     if not len(broken):
-        return ("C5", statement, paper, "no network is at chance", "not tested", "05_mis_by_rate")
-    if dense <= random:
+        ours, judged, why = "no network is at chance", "not tested", NOTHING
+    elif dense <= random:
         ours = f"a random network ({random:.3f}) scores no lower than the dense one ({dense:.3f})"
-        return ("C5", statement, paper, ours, "cannot be told", "05_mis_by_rate")
-    share = statistics.mean_interval((broken.mis_conv - random) / (dense - random))
-    half = Interval(share.mean - 0.5, share.low - 0.5, share.high - 0.5)
-    where = f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
-    return ("C5", statement, paper, f"{where} of the way from random to dense, {len(broken)} networks", _sign(half),
-            "05_mis_by_rate")  # fmt: skip
+        why = "there is no way from random to dense"
+    else:
+        share = statistics.mean_interval((broken.mis_conv - random) / (dense - random))
+        half = Interval(share.mean - 0.5, share.low - 0.5, share.high - 0.5)
+        ours = f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the way from random to dense"
+        judged, why = _sign(half), _reason(half, _count(len(broken), "configuration"), "half of the way")
+    return Verdict("C5", "networks at chance stay closer to the dense network's MIS than to a random one's",
+                   ".66 to .70 at .1 % Top-1, dense .70", ours, judged, why, "05_mis_by_rate")  # fmt: skip
 
 
-def _last_layer(means: pd.DataFrame) -> tuple[str, ...]:
+def _last_layer(means: pd.DataFrame) -> Verdict:
     """Over trained networks, one row per configuration; the output units are those of the data's classes."""
-    trained = (
-        means[means.method != "random_init"].groupby(["method", "schedule", "rate"])[["mis_conv", "mis_fc"]].mean()
-    )
+    trained = averaged(means[means.method != "random_init"]).dropna(subset=["mis_conv", "mis_fc"])
     gap = statistics.mean_interval(trained.mis_conv - trained.mis_fc)
     lower = int((trained.mis_fc < trained.mis_conv).sum())
-    return ("C6a", "the last layer has lower MIS than the convs", "lower in every network",
-            f"conv - fc = {_show(gap)}; lower in {lower} of {len(trained)}", _sign(gap), "05_mis_by_layer")  # fmt: skip
+    return Verdict(
+        "C6a", "the last layer has lower MIS than the convs", "lower in every network", f"conv - fc = {_show(gap)}",
+        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration'))}; lower in {lower}", "05_mis_by_layer",
+    )  # fmt: skip
 
 
-def _class_accuracy(classes: pd.DataFrame) -> tuple[str, ...]:
-    """Over classes, each averaged over the networks: networks of one dense parent are no independent draws."""
-    chosen = classes[
-        classes.alive & (classes.method != "random_init") & ((classes.schedule != "none") | (classes.rate == 0))
-    ]
-    # Centered within networks, so that a class whose unit is dead in some is not the mean of other networks.
-    centered = chosen[["top1", "mis"]] - chosen.groupby("variant")[["top1", "mis"]].transform("mean")
-    table = centered.groupby(chosen.logit).mean()
+def class_means(classes: pd.DataFrame) -> pd.DataFrame:
+    """Per class (index: its logit) top1 and its live output unit's mis, averaged over dense and retrained networks.
+
+    Networks of one dense parent are no independent draws, so that they are averaged, not counted. Both columns are
+    centred within networks, so that a class whose unit is dead in some is not the mean of other networks.
+    """
+    trained = (classes.method != "random_init") & (classes.schedule.isin(RETRAINED) | (classes.rate == 0))
+    chosen = classes[classes.alive & trained]
+    centred = chosen[["top1", "mis"]] - chosen.groupby("variant")[["top1", "mis"]].transform("mean")
+    return centred.groupby(chosen.logit).mean()
+
+
+def _class_accuracy(classes: pd.DataFrame) -> Verdict:
+    table = class_means(classes)
     r = statistics.correlation(table.top1, table.mis)
-    test = statistics.equivalence(r.r, r.n, SMALLEST_EFFECT)
-    return ("C6b", "class accuracy does not correlate with its output unit's MIS", "no correlation",
-            f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) over {r.n} classes, dense and retrained networks averaged",
-            _ABSENT[test.verdict] if len(table) else "not tested", "06_class_accuracy")  # fmt: skip
+    verdict, why = _absence(r, 1, "classes") if len(table) else ("not tested", NOTHING)
+    return Verdict("C6b", "class accuracy does not correlate with its output unit's MIS", "no correlation",
+                   f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) over {r.n} classes, networks averaged", verdict, why,
+                   "06_class_accuracy")  # fmt: skip
 
 
-def _difference(
+# --------------------------------------------------------------------------------------------------- open questions
+
+
+def _truth(truth: pd.DataFrame | None) -> Verdict:
+    question = "Q1", "units of higher MIS tell one known concept better, within layers", "left open"
+    if truth is None:
+        return Verdict(*question, "-", "not tested", "no table of known concepts was given", "-")
+    r = statistics.within_group_correlation(truth, "mis", "concept_selectivity", "layer")
+    found = Interval(r.r, r.low, r.high)
+    return Verdict(*question, f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f})", _sign(found),
+                   _reason(found, f"{r.n} units of one network"), "07_truth")  # fmt: skip
+
+
+def _best_schedule(accuracy: pd.DataFrame) -> Verdict:
+    """One-shot is best if it beats every other schedule, and is not if a single one beats it."""
+    found = _against_one_shot(accuracy, ["iterative", "rewound"])
+    lead = {name: (Interval(-gap.mean, -gap.high, -gap.low), over) for name, (gap, over) in found.items()}
+    verdict = _all_hold([_sign(gap) for gap, _ in lead.values()])
+    best = max(found, key=lambda name: found[name][0].mean, default=None)
+    ours = f"best other: {best} {_show(found[best][0])}" if best else "-"
+    why = _decisive(lead, verdict) + (f"; {_count(len(lead), 'comparison')}, each at 95 %" if best else "")
+    return Verdict("Q2", "one-shot is the best schedule at equal epochs, method and rate", "left open", ours, verdict,
+                   why, "03_pareto")  # fmt: skip
+
+
+def _last_block(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:
+    """Is the fc layer low of itself, or are all late layers? Against the convs of the block before it."""
+    alive = units[units.alive & (units.method != "random_init") & (units.schedule.isin(RETRAINED) | (units.rate == 0))]
+    block = alive.layer.str.split(".").str[0]
+    last = block[alive.kind == "conv"].iloc[-1] if (alive.kind == "conv").any() else "-"
+    keys = [*CONFIGURATION, "seed"]
+    before = alive[(alive.kind == "conv") & (block == last)].groupby(keys, sort=False).mis.mean()
+    own = alive[(alive.kind == "fc") & alive.unit.isin(classes.logit)].groupby(keys, sort=False).mis.mean()
+    gaps = (before - own).dropna().groupby(CONFIGURATION, sort=False).mean()
+    gap = statistics.mean_interval(gaps)
+    return Verdict("Q3", f"the last layer is low of itself: lower than the convs of {last}", "left open",
+                   f"{last} - fc = {_show(gap)}", _sign(gap), _reason(gap, _count(len(gaps), "configuration")),
+                   "05_mis_by_layer")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- differences of accuracy
+
+
+def difference(
     accuracy: pd.DataFrame,
     left: tuple[str, float],
     right: tuple[str, float],
     schedules: tuple[str, str] = ("one_shot", "one_shot"),
 ) -> Interval:
-    """Top-1 of one (method, rate) minus another's; NaN where the profile lacks one.
+    """Top-1 of one (method, rate) minus another's, of the given schedules; NaN where the profile lacks one.
 
     With several seeds Student's interval over the seeds' paired differences; with one seed Newcombe's over images.
     """
+    paired = differences(accuracy, left, right, schedules)
+    if len(paired) > 1:
+        return statistics.mean_interval(paired.difference)
+    if len(paired) == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    one = paired.iloc[0]
+    return Interval(one.difference, *statistics.difference_interval(one.left, one.right, int(one.n)))
+
+
+def differences(
+    accuracy: pd.DataFrame,
+    left: tuple[str, float],
+    right: tuple[str, float],
+    schedules: tuple[str, str] = ("one_shot", "one_shot"),
+) -> pd.DataFrame:
+    """The same seed by seed: a row per seed that both have: left, right (Top-1), difference, n (images)."""
     a, b = (
         accuracy[(accuracy.method == method) & (accuracy.rate == rate) & (accuracy.schedule == schedule)].set_index(
             "seed"
         )
         for (method, rate), schedule in zip((left, right), schedules, strict=True)
     )
-    seeds = a.index.intersection(b.index)
-    if len(seeds) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    differences = (a.top1 - b.top1).loc[seeds]
-    if len(seeds) > 1:
-        return statistics.mean_interval(differences)
-    low, high = statistics.difference_interval(a.top1.loc[seeds[0]], b.top1.loc[seeds[0]], int(a.n.loc[seeds[0]]))
-    return Interval(float(differences.iloc[0]), low, high)
+    table = pd.DataFrame({"left": a.top1, "right": b.top1, "n": a.n}).dropna()
+    return table.assign(difference=table.left - table.right)
 
 
-_ABSENT = {"equivalent": "holds", "related": "does not hold", "undecided": "cannot be told"}
+def _compared(accuracy: pd.DataFrame, *compared) -> tuple[Interval, str]:
+    """A `difference` and what its interval is over."""
+    return difference(accuracy, *compared), _over(differences(accuracy, *compared))
+
+
+# --------------------------------------------------------------------------------------------------------- in words
+
+NOTHING = "the profile has no networks for it"
+
+
+def _over(paired: pd.DataFrame) -> str:
+    if len(paired) == 1:
+        return f"{paired.n.iloc[0]:.0f} images, one seed"
+    return f"{len(paired)} seeds"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("s" if n != 1 else "")
 
 
 def _all_hold(verdicts: list[str]) -> str:
@@ -176,12 +394,43 @@ def _all_hold(verdicts: list[str]) -> str:
     )
 
 
+def _decisive(found: dict[str, tuple[Interval, str]], verdict: str) -> str:
+    """The reason that goes with `_all_hold`: the comparisons that have the verdict."""
+    names = [name for name, (interval, _) in found.items() if _sign(interval) == verdict]
+    if verdict == "not tested" or not names:
+        return NOTHING
+    reason = _reason(*found[names[0]])
+    return f"{reason}: {', '.join(names)}" if len(names) < len(found) else reason
+
+
 def _sign(interval: Interval) -> str:
     if interval.mean != interval.mean:
         return "not tested"
     if interval.low > 0:
         return "holds"
     return "does not hold" if interval.high < 0 else "cannot be told"
+
+
+def _reason(interval: Interval, over: str, bound: str = "0") -> str:
+    """Why `_sign` says what it says; over: what the interval is over."""
+    if interval.mean != interval.mean:
+        return NOTHING
+    if interval.low != interval.low:
+        return f"no interval from {over}"
+    place = {"holds": "above", "does not hold": "below"}.get(_sign(interval), "on both sides of")
+    return f"interval over {over} is {place} {bound}"
+
+
+def _absence(r: Correlation, groups: int, rows: str) -> tuple[str, str]:
+    """Verdict and reason on the claim that there is no correlation."""
+    test = statistics.equivalence(r.r, r.n, SMALLEST_EFFECT, groups=groups)
+    verdict = {"equivalent": "holds", "related": "does not hold", "undecided": "cannot be told"}[test.verdict]
+    if verdict == "holds":
+        return verdict, f"|r| < {SMALLEST_EFFECT} is shown (p = {test.p:.2g}, {r.n} {rows})"
+    if verdict == "does not hold":
+        return verdict, f"r differs from 0 (Fisher's z over {r.n} {rows})"
+    needed = statistics.networks_needed(SMALLEST_EFFECT, groups=groups)
+    return verdict, f"{r.n} {rows} decide nothing: to see r = {SMALLEST_EFFECT} takes {needed}"
 
 
 def _show(interval: Interval) -> str:

@@ -22,9 +22,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from prunelens.artefacts import atomic
 from prunelens.statistics import mean_interval
+from prunelens.variants import CONTROLS
 
 WIDTH = 7.0  # inches, the width of the report
 
@@ -40,25 +42,36 @@ LOOKS = {
     "dense": Look("#222222", "o", "dense"),
     "dense_retrained": Look("#767676", "o", "dense, retrained"),
     "random_init": Look("#B0B0B0", "o", "random weights"),
-    "unstructured_local": Look("#56B4E9", "v", "unstructured, per layer"),
+    "unstructured_local": Look("#56B4E9", "v", "unstructured, equal per layer"),
+    "unstructured_sensitivity": Look("#5E3C99", "<", "unstructured, per layer by sensitivity"),
     "unstructured_global": Look("#0072B2", "^", "unstructured, global"),
     "structured_l1": Look("#D55E00", "s", "structured, L1"),
     "connection_l1": Look("#009E73", "D", "connection, L1"),
     "connection_l1_unmasked": Look("#CC79A7", "d", "connection, L1, unmasked"),
     "connection_random": Look("#E69F00", "P", "connection, random"),
     "connection_random_unmasked": Look("#A6761D", "X", "connection, random, unmasked"),
+    "connection_l1_shared": Look("#66A61E", "p", "connection, L1, shared by a tensor's readers"),
+    "unstructured_random": Look("#A6CEE3", "v", "unstructured, random"),
+    "unstructured_global_random": Look("#80B1D3", "^", "unstructured, random, layers as global"),
+    "unstructured_global_paper": Look("#08306B", ">", "unstructured, global with fc"),
+    "structured_l2": Look("#F4A582", "s", "structured, L2"),
+    "structured_random": Look("#FDB863", "H", "structured, random"),
+    "connection_l2": Look("#7FBC41", "D", "connection, L2"),
 }
 METHOD_COLORS = {method: look.color for method, look in LOOKS.items()}
-CONTROLS = ("dense", "dense_retrained", "random_init")
 REFERENCES = {
     "not retrained": ("dense", "random_init"),
     "retrained": ("dense", "dense_retrained"),
 }  # by panel
 OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499")  # for methods that a user adds
 
-TOTALS = ("pooled", "within")  # rows of statistics.grouped_correlations that are no method
-
-SCHEDULES = {"none": "not retrained", "one_shot": "one-shot", "iterative": "iterative"}
+SCHEDULES = {
+    "none": "not retrained",
+    "recalibrated": "BatchNorm recalibrated",
+    "one_shot": "one-shot",
+    "iterative": "iterative",
+    "rewound": "learning rate rewound",
+}
 LABELS = {
     "rate": "nominal pruning rate",
     "conv_sparsity": "sparsity of the conv weights",
@@ -75,8 +88,13 @@ LABELS = {
 
 def look(method: str) -> Look:
     """Color, marker and label of a method; an unknown one gets one that its name fixes."""
+    if method in LOOKS:
+        return LOOKS[method]
+    kept = method.removesuffix("_reinitialised")
+    if kept in LOOKS:
+        return LOOKS[kept]._replace(label=f"{LOOKS[kept].label}, weights drawn anew")
     own = OTHERS[crc32(method.encode()) % len(OTHERS)]
-    return LOOKS.get(method) or Look(own, "*", method.replace("_", " "))
+    return Look(own, "*", method.rpartition(".")[2].replace("_", " "))
 
 
 def label(column: str) -> str:
@@ -166,27 +184,33 @@ def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None 
     for axis in figure.axes:
         axis.set_ylim(bottom=0)
         if chance is not None:
-            axis.axhline(chance, color="#444444", linewidth=1, linestyle=":", zorder=2)
-            axis.annotate(
-                "chance", (0.01, chance), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                textcoords="offset points", va="bottom", color="#555555", fontsize=8,
-            )  # fmt: skip
+            _dotted(axis, chance, "chance")
     return figure
 
 
-def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
+def _dotted(axis: Axes, level: float, name: str, place: float = 0.01) -> None:
+    axis.axhline(level, color="#444444", linewidth=1, linestyle=":", zorder=2)
+    axis.annotate(
+        name, (place, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
+        textcoords="offset points", va="bottom", color="#555555", fontsize=8,
+    )  # fmt: skip
+
+
+def measure_by_rate(
+    table: pd.DataFrame, value: str, x: str = "rate", anchors: Mapping[str, float] | None = None
+) -> Figure:
     """Mean of a measure over the pruning rate, one panel for networks as pruned and one for retrained ones.
 
     Columns: method, rate, schedule, seed, `value`, `x`. A table with one row per unit is averaged over the
-    alive units of each network first. The dense network shows in both panels.
+    alive units of each network first. The dense network shows in both panels; `anchors` are named dotted lines.
     """
     table = _need(table, "method", "rate", "schedule", "seed", value, x)
     height = label(value) + (", mean of the units" if "unit" in table else "")
     table = network_means(table, value, x)
     pruned = table[~table.method.isin(CONTROLS)]
     panels = {
-        "not retrained": pruned[pruned.schedule == "none"],
-        "retrained": pruned[pruned.schedule != "none"],
+        "not retrained": pruned[pruned.schedule.isin(["none", "recalibrated"])],
+        "retrained": pruned[~pruned.schedule.isin(["none", "recalibrated"])],
     }
     panels = {title: rows for title, rows in panels.items() if len(rows)} or {"": pruned}
     figure, axes = canvas(1, len(panels), 3.6, sharey=True)
@@ -198,6 +222,8 @@ def measure_by_rate(table: pd.DataFrame, value: str, x: str = "rate") -> Figure:
             aside = 0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0  # so that bars do not hide bars
             _series(axis, series.rate, series[x] + aside, series[value], method, schedule)
         axis.set(title=title, xlabel=label(x))
+        for i, (name, level) in enumerate((anchors or {}).items()):
+            _dotted(axis, level, name, 0.01 + 0.33 * i)  # side by side: two of them lie close together
         if x == "rate":
             axis.set_xticks(sorted(rows.rate.unique()))
     axes[0, 0].set_ylabel(height)
@@ -356,50 +382,7 @@ def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
     return figure
 
 
-def weight_histogram(table: pd.DataFrame) -> Figure:
-    """Distribution of weights, one outline per method, logarithmic in height.
-
-    Columns: method, left, right (edges of the bin), count. The pruned weights are the bin around 0.
-    """
-    table = _need(table, "method", "left", "right", "count")
-    figure, axes = canvas(height=3)
-    for method in _order(table.method):
-        bins = table[table.method == method].sort_values("left")
-        edges = [*bins.left, bins.right.iloc[-1]]
-        axes[0, 0].stairs(bins["count"] / bins["count"].sum(), edges, color=look(method).color, linewidth=1.4)
-    axes[0, 0].set(xlabel="weight", ylabel="share of the weights", yscale="log")
-    _legend(figure, table, markers=False)
-    return figure
-
-
 # ------------------------------------------------------------------------------------------ other plots
-
-
-def correlation_forest(table: pd.DataFrame) -> Figure:
-    """Correlations with their intervals, one row each, as `statistics.grouped_correlations` returns them.
-
-    First column: the group (methods keep their color; pooled and within are black); then r, low, high, n.
-    """
-    table = _need(table, "r", "low", "high", "n")
-    figure, axes = canvas(height=0.9 + 0.28 * len(table))
-    axis = axes[0, 0]
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    names = table[table.columns[0]].astype(str)
-    for y, (name, row) in enumerate(zip(names, table.itertuples(), strict=True)):
-        total = name in TOTALS
-        color, marker, _ = Look("#222222", "D", name) if total else look(name)
-        if np.isfinite(row.r):
-            axis.plot([row.low, row.high], [y, y], color=color, linewidth=2 if total else 1.4)
-            axis.plot(row.r, y, marker, color=color)
-        text = f"{row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}], n = {row.n}".replace("-", "\N{MINUS SIGN}")
-        axis.annotate(
-            text if np.isfinite(row.r) else f"no value, n = {row.n}", (1.02, y),
-            xycoords=("axes fraction", "data"), va="center", fontsize=8,
-        )  # fmt: skip
-    axis.set_yticks(range(len(table)), [name if name in TOTALS else look(name).label for name in names])
-    axis.set(xlim=(-1.02, 1.02), ylim=(len(table) - 0.5, -0.5), xlabel="correlation, 95 % interval")
-    axis.grid(False, axis="y")
-    return figure
 
 
 def layer_profile(table: pd.DataFrame, value: str) -> Figure:
@@ -422,44 +405,120 @@ def layer_profile(table: pd.DataFrame, value: str) -> Figure:
     return figure
 
 
-def gains(table: pd.DataFrame) -> Figure:
-    """Differences of accuracy with their intervals, one row per configuration; seeds are points of one row.
+def gains(table: pd.DataFrame, difference: str = "Top-1 minus dense, retrained for the same epochs") -> Figure:
+    """Differences of accuracy with their intervals, one row per configuration; seeds that the interval is over as dots.
 
-    Columns: method, schedule, rate, seed, net_gain, low, high.
+    Columns: method, schedule, rate, net_gain, low, high, and seeds: the differences of the single seeds.
     """
-    table = _need(table, "method", "schedule", "rate", "net_gain", "low", "high")
-    rows = table.drop_duplicates(["method", "schedule", "rate"]).sort_values(["rate"], kind="stable")
-    figure, axes = canvas(height=1 + 0.24 * len(rows))
+    table = _need(table, "method", "schedule", "rate", "net_gain", "low", "high", "seeds")
+    rows = table.sort_values("rate", kind="stable")
+    figure, axes = canvas(height=1 + 0.22 * len(rows))
     axis = axes[0, 0]
     axis.axvline(0, color="#444444", linewidth=0.8)
     for y, row in enumerate(rows.itertuples()):
-        same = table[(table.method == row.method) & (table.schedule == row.schedule) & (table.rate == row.rate)]
-        for shift, one in zip(
-            np.linspace(-0.2, 0.2, len(same)) if len(same) > 1 else [0], same.itertuples(), strict=True
-        ):
-            axis.plot([one.low, one.high], [y + shift] * 2, color=look(row.method).color, linewidth=1.4)
-            axis.plot(
-                one.net_gain, y + shift, marker=look(row.method).marker, color=look(row.method).color, markersize=5
-            )
-    names = [
-        f"{look(r.method).label}{', iterative' if r.schedule == 'iterative' else ''}, {r.rate:g}"
-        for r in rows.itertuples()
-    ]
-    axis.set_yticks(range(len(rows)), names)
+        color, marker, _ = look(row.method)
+        axis.plot([row.low, row.high], [y, y], color=color, linewidth=1.4)
+        axis.plot(row.net_gain, y, marker, color=color, markersize=5)
+        axis.scatter(row.seeds, [y] * len(row.seeds), s=6, color=color, alpha=0.45, linewidths=0)
+    axis.set_yticks(range(len(rows)), [_name(row.method, row.schedule, row.rate) for row in rows.itertuples()])
     axis.invert_yaxis()
-    axis.set_xlabel("Top-1 minus dense, retrained for the same epochs")
+    axis.set_xlabel(difference)
+    return figure
+
+
+def sensitivity_maps(table: pd.DataFrame) -> Figure:
+    """Share of the dense accuracy that is left when one layer alone is pruned: a panel per scan, layers downwards.
+
+    Columns: scan (title of the panel), layer (in order of the forward pass), rate, kept (1: nothing is lost).
+    """
+    table = _need(table, "scan", "layer", "rate", "kept")
+    scans, layers = table.scan.unique(), table.layer.unique()
+    figure, axes = canvas(1, len(scans), 6.8, sharey=True)
+    for axis, scan in zip(axes[0], scans, strict=True):
+        grid = table[table.scan == scan].pivot_table(index="layer", columns="rate", values="kept").reindex(layers)
+        picture = axis.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axis.set_title(scan, fontsize=7.5)
+        shown = range(0, grid.shape[1], max(1, grid.shape[1] // 3))
+        axis.set_xticks(shown, [f"{grid.columns[i]:g}" for i in shown], fontsize=7)
+        axis.grid(False)
+    blocks = pd.Series(layers).str.split(".").str[0]
+    first = blocks[blocks != blocks.shift()]
+    axes[0, 0].set_yticks(first.index, first.str.removeprefix("inception"))
+    axes[0, 0].set_ylabel("layer, labelled where a block begins")
+    figure.supxlabel("rate of the one layer that is pruned", fontsize=9)
+    figure.colorbar(picture, ax=axes, label="share of the dense Top-1 that is left", shrink=0.5)
+    return figure
+
+
+def pareto(table: pd.DataFrame) -> Figure:
+    """Top-1 against the compute of retraining; the steps join the networks that no cheaper one beats.
+
+    Columns: method, rate, schedule, pflops (of retraining, per network), top1.
+    """
+    table = _need(table, "method", "rate", "schedule", "pflops", "top1")
+    rates = sorted(table.rate[table.rate > 0].unique())
+    figure, axes = canvas(1, len(rates), 3.6, sharey=True)
+    for axis, rate in zip(axes[0], rates, strict=True):
+        shown = table[(table.rate == rate) | (table.method == "dense_retrained")]
+        for (method, schedule), rows in _by_method(shown):
+            color, marker, _ = look(method)
+            line = rows.groupby("pflops").top1.mean()
+            axis.plot(line.index, line, _dashes(schedule), color=color, marker=marker, markersize=4)
+        means = shown[shown.rate > 0].groupby(["method", "schedule", "pflops"]).top1.mean()
+        front = means.groupby("pflops").max().cummax()
+        axis.step(front.index, front, where="post", color="#222222", linewidth=4, alpha=0.15, zorder=0)
+        axis.set(title=f"rate {rate:g}", xlabel="PFLOP of retraining")
+    axes[0, 0].set_ylabel(label("top1"))
+    _legend(figure, table)
+    return figure
+
+
+def speedups(table: pd.DataFrame) -> Figure:
+    """Measured speed-up over the dense network, masked (hollow) and compact (filled); crosses: what the MACs allow.
+
+    Columns: method, rate, form (masked, compact), batch_size, speedup, speedup_low, speedup_high (least and most of
+    the rounds), allowed (MACs of the dense network over this one's).
+    """
+    table = _need(table, "method", "rate", "form", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed")
+    batches, rows = sorted(table.batch_size.unique()), table.drop_duplicates(["method", "rate"])
+    figure, axes = canvas(1, len(batches), 1.2 + 0.3 * len(rows), sharey=True, sharex=True)
+    for axis, batch in zip(axes[0], batches, strict=True):
+        axis.axvline(1, color="#444444", linewidth=0.8)
+        for y, key in enumerate(rows.itertuples()):
+            same = table[(table.method == key.method) & (table.rate == key.rate) & (table.batch_size == batch)]
+            for row in same.itertuples():
+                color, marker, _ = look(row.method)
+                paint = {"markerfacecolor": "white"} if row.form == "masked" else {}
+                shift = -0.14 if row.form == "masked" else 0.14
+                axis.plot([row.speedup_low, row.speedup_high], [y + shift] * 2, color=color, linewidth=1.2)
+                axis.plot(row.speedup, y + shift, marker, color=color, **paint)
+                if row.form == "compact":
+                    axis.plot(row.allowed, y + shift, "x", color="#222222", markersize=5)
+        axis.set(title=f"batch {batch}", xlabel="speed-up over dense", xlim=(0, None))
+    axes[0, 0].set_yticks(range(len(rows)), [f"{look(row.method).label}, {row.rate:g}" for row in rows.itertuples()])
+    axes[0, 0].invert_yaxis()
+    options = {"color": "#555555", "linestyle": "none"}
+    handles = [
+        Line2D([], [], marker="o", markerfacecolor="white", label="masked", **options),
+        Line2D([], [], marker="o", label="compact", **options),
+        Line2D([], [], marker="x", label="MACs of dense / MACs of compact", **options),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
 def class_scatter(table: pd.DataFrame) -> Figure:
-    """Accuracy of a class against the MIS of its output unit, a point per class and network.
+    """Accuracy of a class against the MIS of its output unit, a point per class and network; lines are lowess smooths.
 
-    Columns: method, mis, top1.
+    Columns: method, mis, top1, and variant where each network shall have a smooth of its own.
     """
     table = _need(table, "method", "mis", "top1")
     figure, axes = canvas(height=4)
     for method in _order(table.method):
         rows = table[table.method == method]
+        for _, network in rows.groupby("variant" if "variant" in rows else "method", sort=False):
+            smooth = _smooth(network.mis, network.top1)
+            axes[0, 0].plot(*smooth.T, color=look(method).color, linewidth=1, alpha=0.7)
         axes[0, 0].scatter(
             rows.mis,
             rows.top1,
@@ -473,6 +532,14 @@ def class_scatter(table: pd.DataFrame) -> Figure:
     axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
     _legend(figure, table[["method"]], lines=False)
     return figure
+
+
+def _smooth(x: pd.Series, y: pd.Series) -> NDArray:
+    """Lowess of y over x (Cleveland 1979), as sorted points (n, 2); none of fewer than 5 points."""
+    present = (x.notna() & y.notna()).to_numpy()
+    if present.sum() < 5:
+        return np.empty((0, 2))
+    return lowess(y[present], x[present], frac=0.8)
 
 
 def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
@@ -581,6 +648,80 @@ def _stack(images: NDArray, rows: int) -> NDArray:
     return padded.reshape(-1, *padded.shape[2:])
 
 
+# ----------------------------------------------------------------------------------- correlations and slopes
+
+
+def forest(table: pd.DataFrame) -> Figure:
+    """Correlations with their 95 % intervals: a row per `row`, a panel per `panel`, both in the order of the table.
+
+    Columns: panel, row, method (its color and marker; empty: black), r, low, high, n. A single panel has r, interval
+    and n beside it; several panels have r beside each, and n beside the row's name. A row whose r is missing in all
+    panels is left out.
+    """
+    table = _need(table, "panel", "row", "method", "r", "low", "high", "n")
+    panels, shown = table.panel.unique(), table[table.groupby("row").r.transform("count") > 0]
+    names = shown.drop_duplicates("row")
+    figure, axes = canvas(1, len(panels), 0.9 + 0.27 * len(names), sharey=True)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        axis.axvline(0, color="#444444", linewidth=0.8)
+        rows = shown[shown.panel == panel].set_index("row").reindex(names.row)
+        for y, row in enumerate(rows.itertuples()):
+            if np.isfinite(row.r):
+                color, marker, _ = look(row.method) if row.method else Look("#222222", "D", "")
+                axis.plot([row.low, row.high], [y, y], color=color, linewidth=1.4 if row.method else 2)
+                axis.plot(row.r, y, marker, color=color)
+            axis.annotate(
+                _correlation(row, alone=len(panels) == 1), (1.02, y), xycoords=("axes fraction", "data"),
+                va="center", fontsize=8, annotation_clip=False,
+            )  # fmt: skip
+        axis.set(xlim=(-1.05, 1.05), ylim=(len(names) - 0.5, -0.5), title=panel if len(panels) > 1 else "")
+        axis.set_xticks([-1, 0, 1] if len(panels) > 1 else [-1, -0.5, 0, 0.5, 1])
+        axis.grid(False, axis="y")
+    counts = [f"  n = {n}" if len(panels) > 1 else "" for n in names.n]
+    axes[0, 0].set_yticks(range(len(names)), [f"{row}{n}" for row, n in zip(names.row, counts, strict=True)])
+    figure.supxlabel("correlation, 95 % interval", fontsize=9)
+    return figure
+
+
+def _correlation(row: tuple, alone: bool) -> str:
+    if not np.isfinite(row.r):
+        return "no value"
+    text = f"{row.r:+.2f}" + (f" [{row.low:+.2f}, {row.high:+.2f}], n = {row.n}" if alone else "")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def slopes(table: pd.DataFrame, xlabel: str) -> Figure:
+    """Slopes with their 95 % intervals, a row per series, its estimates below each other: first filled, second hollow.
+
+    Columns: series, method, schedule, estimate (what the slope is of), slope, low, high, seeds (slopes of single seeds,
+    drawn as dots). A slope or interval that is missing is not drawn.
+    """
+    table = _need(table, "series", "method", "schedule", "estimate", "slope", "low", "high", "seeds")
+    table = table[table.slope.notna()]
+    names, estimates = table.drop_duplicates("series"), list(table.estimate.unique())
+    figure, axes = canvas(height=1.1 + 0.42 * len(names))
+    axis = axes[0, 0]
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    for y, series in enumerate(names.series):
+        for row in table[table.series == series].itertuples():
+            place = y + 0.3 * (estimates.index(row.estimate) - (len(estimates) - 1) / 2)
+            color, marker, _ = look(row.method)
+            hollow = {"markerfacecolor": "white"} if estimates.index(row.estimate) else {}
+            axis.plot([row.low, row.high], [place] * 2, color=color, linewidth=1.4)
+            axis.plot(row.slope, place, marker, color=color, **hollow)
+            axis.scatter(row.seeds, [place] * len(row.seeds), s=6, color="#222222", linewidths=0, zorder=3)
+    schedules = [f" ({SCHEDULES[one]})" if one != "one_shot" else "" for one in names.schedule]
+    axis.set_yticks(range(len(names)), [look(m).label + s for m, s in zip(names.method, schedules, strict=True)])
+    axis.set(ylim=(len(names) - 0.5, -0.5), xlabel=xlabel)
+    axis.grid(False, axis="y")
+    handles = [
+        Line2D([], [], color="#555555", marker="o", markerfacecolor=face, linestyle="none", label=name)
+        for name, face in zip(estimates, ("#555555", "white"), strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
 # ---------------------------------------------------------------------------------------------------- parts
 
 
@@ -620,8 +761,11 @@ def _area(rate):
     return 14 + 70 * rate
 
 
+DASHES = {"iterative": "--", "rewound": ":", "recalibrated": ":"}
+
+
 def _dashes(schedule: str) -> str:
-    return "--" if schedule == "iterative" else "-"
+    return DASHES.get(schedule, "-")
 
 
 def _name(method: str, schedule: str, rate: float) -> str:
@@ -660,8 +804,9 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
         marker = "" if not markers or (lines and method in CONTROLS) else marker
         handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=text))
     schedules = set(table.schedule) if "schedule" in table else set()
-    if lines and "iterative" in schedules:
-        handles.append(Line2D([], [], color="#555555", linestyle="--", label="iterative"))
+    for schedule in DASHES:
+        if lines and schedule in schedules:
+            handles.append(Line2D([], [], color="#555555", linestyle=DASHES[schedule], label=SCHEDULES[schedule]))
     if not lines and len(schedules) > 1:
         handles.append(Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="not retrained"))  # noqa: E501 # fmt: skip
     if not lines and "rate" in table:

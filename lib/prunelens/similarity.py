@@ -1,35 +1,47 @@
 """Similarities: images -> embeddings whose inner products say how alike two images look.
 
-Images are embedded once for the whole study; no embedding depends on a pruned network. Three similarities:
+Images are embedded once for the whole study; no embedding depends on a pruned network. The similarities:
 
 | name | what it compares | similarity f(a, b) |
 |---|---|---|
 | `efficientnet_lite0` | 1,280 pooled features of an ImageNet classifier | cosine |
 | `stlpips` | AlexNet features under human-calibrated weights (shift-tolerant LPIPS) | minus the distance |
+| `lpips` | AlexNet features under human-calibrated weights | minus the distance |
 | `dreamsim`, `dreamsim_<branch>` | ViT features tuned on human judgements | cosine |
 
-The first two need nothing but pip: their wheels hold the weights. DreamSim needs its package, its weights and
-a GPU.
+The first two need nothing but pip: their wheels hold the weights. LPIPS needs its package and torchvision's
+AlexNet, DreamSim its package, its weights and a GPU.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models import AlexNet_Weights
 
-# What DreamSim 0.2 reads of each branch, its torch.hub copy of DINO included.
+# What DreamSim 0.2 reads of each branch, its torch.hub copies of DINO included.
 DINO = ["dino_vitb16_pretrain.pth", "facebookresearch_dino_main", "checkpoints/dino_vitbase16_pretrain.pth"]
+DINOV2 = ["dinov2_vitb14_pretrain.pth", "facebookresearch_dinov2_main", "checkpoints/dinov2_vitb14_pretrain.pth"]
 DREAMSIM_FILES = {
     "ensemble": [*DINO, "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar", "ensemble_lora"],
     "dino_vitb16": [*DINO, "dino_vitb16_single_lora"],
     "clip_vitb32": ["clip_vitb32_pretrain.pth.tar", "clip_vitb32_single_lora"],
     "open_clip_vitb32": ["open_clip_vitb32_pretrain.pth.tar", "open_clip_vitb32_single_lora"],
+    "dinov2_vitb14": [*DINOV2, "dinov2_vitb14_single_lora"],
+    "synclr_vitb16": ["synclr_vit_b_16.pth", "synclr_vitb16_single_lora"],
 }
+
+
+SIMILARITIES = (
+    "efficientnet_lite0", "stlpips", "lpips", "dreamsim", *(f"dreamsim_{branch}" for branch in DREAMSIM_FILES),
+)  # fmt: skip
 
 
 class Similarity(Protocol):
@@ -51,25 +63,24 @@ class Similarity(Protocol):
 
 
 def load(name: str, folder: str | Path | None = None, download: bool = False) -> Similarity:
-    """The similarity called `name`: efficientnet_lite0, stlpips, dreamsim or dreamsim_<branch>.
+    """The similarity called `name`: efficientnet_lite0, stlpips, lpips, dreamsim or dreamsim_<branch>.
 
-    folder: where DreamSim's weights lie (default: torch.hub's folder); download: fetch missing ones.
+    folder: where the weights of LPIPS and DreamSim lie (default: torch.hub's folder); download: fetch missing ones.
 
     Raises ValueError for an unknown name, ImportError naming the package to install, FileNotFoundError naming
-    DreamSim's missing files (nothing is downloaded unless asked).
+    missing files (nothing is downloaded unless asked).
     """
     if name == "efficientnet_lite0":
         return EfficientNetLite0()
     if name == "stlpips":
         return STLPIPS()
+    if name == "lpips":
+        return LPIPS(folder, download)
     if name == "dreamsim":
         return DreamSim("ensemble", folder, download)
     if name.removeprefix("dreamsim_") in DREAMSIM_FILES:
         return DreamSim(name.removeprefix("dreamsim_"), folder, download)
-    branches = ", ".join(DREAMSIM_FILES)
-    raise ValueError(
-        f"unknown similarity {name!r}; known: efficientnet_lite0, stlpips, dreamsim, dreamsim_<one of {branches}>"
-    )
+    raise ValueError(f"unknown similarity {name!r}; known: {', '.join(SIMILARITIES)}")
 
 
 def compress(embeddings: np.ndarray) -> np.ndarray:
@@ -201,29 +212,19 @@ def _conv(state: dict[str, torch.Tensor], conv: str, bn: str, stride: int = 1, d
     return folded if stride == 1 else nn.Sequential(nn.ZeroPad2d((k // 2 - 1, k // 2) * 2), folded)
 
 
-# ----------------------------------------------------------------------------------------- ST-LPIPS, DreamSim
+# ------------------------------------------------------------------------------------------- LPIPS, DreamSim
 
 
-class STLPIPS:
-    """Minus the shift-tolerant LPIPS distance (Ghildyal & Liu, ECCV 2022) on AlexNet, calibrated on humans.
+class _PerceptualDistance:
+    """Minus a distance that sums, over layers l, the spatial mean of w_l . (a_l - b_l)^2 between unit-normalised
+    features of two images: |phi(a) - phi(b)|^2 for the embedding phi = concat_l sqrt(w_l / (H_l W_l)) a_l."""
 
-    The distance sums, over five layers l, the spatial mean of w_l . (a_l - b_l)^2 between the unit-normalised
-    features of two images: |phi(a) - phi(b)|^2 for the embedding phi = concat_l sqrt(w_l / (H_l W_l)) a_l.
-    """
-
-    name, scale, temperature = "stlpips", 2.0, None
-    # The weights were calibrated on 64 px patches. 158,144 features an image; 52 images/s on one CPU thread.
-    input_size = 64
-
-    def __init__(self) -> None:
-        try:
-            from stlpips_pytorch import stlpips
-        except ImportError as error:  # its wheel declares none of what it imports
-            raise ImportError("stlpips needs `pip install stlpips_pytorch torchsummary ipython`") from error
-        self.metric = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).requires_grad_(False)
+    scale, temperature = 2.0, None
+    input_size = 64  # the weights were calibrated on 64 px patches
+    metric: nn.Module  # LPIPS of the lpips package, or what its authors derived from it
 
     def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:
-        """(n, height, width, 3) uint8 -> (n, 158144) float16, 632 MB for 2,000 images: see `compress`."""
+        """(n, height, width, 3) uint8 -> (n, D) float16, 632 MB for 2,000 images at D = 158,144: see `compress`."""
         metric = self.metric.to(device)
         weights = [head.model[-1].weight for head in metric.lins]
 
@@ -235,6 +236,50 @@ class STLPIPS:
         return _embed(features, images, self.input_size, batch_size, device, np.float16)
 
 
+class STLPIPS(_PerceptualDistance):
+    """Minus the shift-tolerant LPIPS distance (Ghildyal & Liu, ECCV 2022) on AlexNet, calibrated on humans.
+
+    D = 158,144: its strides are small. 52 images/s on one CPU thread.
+    """
+
+    name = "stlpips"
+
+    def __init__(self) -> None:
+        try:
+            from stlpips_pytorch import stlpips
+        except ImportError as error:  # its wheel declares none of what it imports
+            raise ImportError("stlpips needs `pip install stlpips_pytorch torchsummary ipython`") from error
+        self.metric = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).requires_grad_(False)
+
+
+class LPIPS(_PerceptualDistance):
+    """Minus the LPIPS distance, version 0.1 (Zhang et al., CVPR 2018), on AlexNet, calibrated on humans. D = 31,872.
+
+    The wheel holds the calibrated weights; the AlexNet is torchvision's, which it downloads.
+    """
+
+    name = "lpips"
+    weights = AlexNet_Weights.IMAGENET1K_V1
+
+    def __init__(self, folder: str | Path | None, download: bool) -> None:
+        try:
+            import lpips
+        except ImportError as error:
+            raise ImportError("lpips needs `pip install lpips`") from error
+        checkpoints = Path(folder or torch.hub.get_dir()) / "checkpoints"
+        file = checkpoints / Path(self.weights.url).name
+        if not file.exists() and not download:
+            raise FileNotFoundError(f"lpips needs {file}: copy it there or ask to download")
+        alexnet = torch.hub.load_state_dict_from_url(
+            self.weights.url, str(checkpoints), map_location="cpu", check_hash=True, weights_only=True
+        )
+        with warnings.catch_warnings():  # it calls torchvision the way of 2021
+            warnings.simplefilter("ignore", UserWarning)
+            self.metric = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).requires_grad_(False)
+        trunk = self.metric.net.state_dict()  # slice1.0.weight is features.0.weight of torchvision
+        self.metric.net.load_state_dict({name: alexnet[f"features.{name.split('.', 1)[1]}"] for name in trunk})
+
+
 class DreamSim:
     """Cosine of DreamSim's embeddings (Fu et al., NeurIPS 2023), the similarity of the published MIS."""
 
@@ -243,7 +288,7 @@ class DreamSim:
 
     def __init__(self, branch: str, folder: str | Path | None, download: bool) -> None:
         self.name = "dreamsim" if branch == "ensemble" else f"dreamsim_{branch}"
-        self.branch, self.folder = branch, Path(folder or torch.hub.get_dir())
+        self.branch, self.folder, self.download = branch, Path(folder or torch.hub.get_dir()), download
         if importlib.util.find_spec("dreamsim") is None:
             raise ImportError("dreamsim needs `pip install dreamsim` (0.2.1 or later)")
         missing = [file for file in DREAMSIM_FILES[branch] if not (self.folder / file).exists()]
@@ -266,8 +311,15 @@ class DreamSim:
         from dreamsim import dreamsim
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        hub = torch.hub.get_dir()
+        hub, load = torch.hub.get_dir(), torch.hub.load
+
+        def load_local(repository: str, model: str) -> nn.Module:
+            """torch.hub.load would ask GitHub for the name of the default branch."""
+            copy = f"{repository.removesuffix(':main').replace('/', '_')}_main"
+            return load(str(self.folder / copy), model, source="local")
+
         try:  # a loaded model cannot change its device: it remembers the first
-            return dreamsim(device=device, cache_dir=str(self.folder), dreamsim_type=self.branch)[0]
+            with mock.patch.object(torch.hub, "load", load if self.download else load_local):
+                return dreamsim(device=device, cache_dir=str(self.folder), dreamsim_type=self.branch)[0]
         finally:
             torch.hub.set_dir(hub)  # dreamsim points it at its own folder

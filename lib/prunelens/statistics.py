@@ -8,6 +8,7 @@ claimed only through an equivalence test: a large p value of a correlation says 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
@@ -50,6 +52,19 @@ class Equivalence(NamedTuple):
     bound: float
     p: float
     verdict: str
+
+
+class Trend(NamedTuple):
+    """Slope of a measure against the rate, over units that are the same in all networks. `interval` says what low
+    and high resample, or "none: ..." why there is no slope (then slope, low and high are NaN)."""
+
+    slope: float
+    low: float
+    high: float
+    networks: int
+    units: int
+    layers: int
+    interval: str
 
 
 # ---------------------------------------------------------------------------------------------------- means
@@ -109,6 +124,148 @@ def difference_interval(first: float, second: float, n: int, level: float = 0.95
     return float(low), float(high)
 
 
+def unit_mean(
+    values: ArrayLike,
+    layers: ArrayLike,
+    layers_equal: bool = False,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Mean over one network's units, every unit alike or (layers_equal) every layer alike, with its interval.
+
+    The interval resamples units within their layer (percentile bootstrap): it speaks of other units of the same
+    layers of this one network, not of other networks. It is a little short where layers are small: n units of a
+    layer show (n - 1) / n of its variance, a single one none. Missing values are left out, and layers without any
+    other; no value at all gives NaN.
+    """
+    values, layers = np.asarray(values, float), np.asarray(layers)
+    if values.shape != layers.shape or values.ndim != 1:
+        raise ValueError(f"values and layers have shapes {values.shape} and {layers.shape}, expected equal lengths")
+    present = ~np.isnan(values)
+    if not present.any():
+        return Interval(math.nan, math.nan, math.nan)
+    values, codes = _by_group(values[present], layers[present])
+    mean = _mean_of_layers if layers_equal else _mean_of_units
+    resampled = [mean(values[rows], codes) for rows in _resamples(codes, n_resamples, seed)]
+    return Interval(mean(values, codes), *_percentiles(resampled, level))
+
+
+# ---------------------------------------------------------------------------------------------------- trends
+
+
+def same_units(units: pd.DataFrame, network: str = "variant") -> pd.DataFrame:
+    """The rows of those units that are alive in every network of the table (columns layer, unit, alive, network).
+
+    Means over what is left compare like with like: a pruned network keeps its strongest filters, and its fc layer
+    is never pruned, so means over whatever is alive change though no unit does.
+    """
+    alive = units[units.alive.to_numpy(bool)]
+    everywhere = alive.groupby(["layer", "unit"], observed=True)[network].transform("nunique")
+    return alive[everywhere == units[network].nunique()]
+
+
+def unit_trend(
+    units: pd.DataFrame,
+    value: str,
+    rate: str = "rate",
+    network: str = "variant",
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Trend:
+    """Slope of `value` against `rate` adjusted for composition: same units only (`same_units`), layers alike.
+
+    The slope is that of the least-squares line through the networks' layer-balanced means, which is the mean over
+    layers of the mean over units of each unit's own slope. The interval resamples units within layers: the
+    networks are fixed, so it leaves out how much another run of the same networks would differ. One series (method,
+    schedule) at a time. Fewer than two rates or no unit alive in all networks: NaN with the reason.
+    """
+    rates = units.groupby(network, observed=True)[rate].first()
+    same = same_units(units, network)
+    table = same.pivot(index=["layer", "unit"], columns=network, values=value).reindex(columns=rates.index).dropna()
+    counts = len(rates), len(table), table.index.get_level_values("layer").nunique()
+    if rates.nunique() < 2:
+        return Trend(math.nan, math.nan, math.nan, *counts, "none: fewer than 2 rates")
+    if table.empty:
+        return Trend(math.nan, math.nan, math.nan, *counts, "none: no unit is alive in all networks")
+    centred = (rates - rates.mean()).to_numpy(float)
+    slopes = table.to_numpy(float) @ centred / (centred @ centred)
+    found = unit_mean(slopes, table.index.get_level_values("layer"), True, n_resamples, seed, level)
+    return Trend(*found, *counts, "bootstrap of units within layers")
+
+
+def mixed_model(
+    table: pd.DataFrame,
+    measure: str,
+    rate: str = "rate",
+    method: str = "method",
+    network: str = "variant",
+    layer: str = "layer",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Slope of `measure` against `rate` for each method, in the model ``measure ~ rate x method`` with crossed random
+    effects of network and layer (restricted maximum likelihood, statsmodels' MixedLM).
+
+    Give it one row per network and layer (the layer's mean over units): units of one layer share their network, so
+    more rows would add time and no networks. The interval resamples nothing. It is Student's t with networks - 2 x
+    methods degrees of freedom, for a rate belongs to a network and not to a row: on complete tables it is the
+    interval of ordinary regression over network means.
+
+    Returns one row per method: the column `method`, slope, low, high, p, networks, converged, note. A method at a
+    single rate, too few networks and a fit that fails give NaN with the reason in `note`; a fit that warns keeps its
+    numbers and has the warning there. Rows with a missing value are left out.
+    """
+    rows = table[[measure, rate, method, network, layer]].dropna()
+    rows = rows.set_axis(["y", "rate", "method", "network", "layer"], axis=1)
+    rows["method"] = rows.method.astype(str)
+    networks = rows.groupby("method", sort=False).network.nunique()
+    usable = rows[rows.groupby("method").rate.transform("nunique") > 1]
+    freedom = usable.network.nunique() - 2 * usable.method.nunique()
+    found = {name: _no_slope("none: fewer than 2 rates") for name in networks.index}
+    if len(usable):
+        fitted = _fit_mixed(usable, freedom, level)
+        found.update({name: fitted(name) for name in usable.method.unique()})
+    return pd.DataFrame([{method: name, "networks": networks[name], **row} for name, row in found.items()])
+
+
+def _fit_mixed(rows: pd.DataFrame, freedom: int, level: float) -> Callable[[str], dict]:
+    """Method -> its slope with interval; the fit itself happens once."""
+    scale = float(rows.y.std())
+    if freedom < 1:
+        return lambda name: _no_slope("none: no more networks than coefficients (two per method)")
+    if not scale > 1e-12 * rows.y.abs().max():
+        return lambda name: _no_slope("none: the measure is constant")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = MixedLM.from_formula(
+                "y ~ 0 + C(method) + C(method):rate",
+                rows.assign(y=rows.y / scale),  # statsmodels' tolerances are absolute
+                groups=np.ones(len(rows)),  # one group: network and layer are crossed, not nested
+                vc_formula={"network": "0 + C(network)", "layer": "0 + C(layer)"},
+            )
+            fit = model.fit(method=["lbfgs", "powell"])
+            slopes, errors = fit.fe_params, fit.bse_fe
+        except (np.linalg.LinAlgError, ValueError) as error:
+            reason = f"none: the fit failed ({error})"
+            return lambda name: _no_slope(reason)
+    note = "; ".join(dict.fromkeys(str(warning.message) for warning in caught))
+
+    def slope(name: str) -> dict:
+        value, error = (scale * float(part[f"C(method)[{name}]:rate"]) for part in (slopes, errors))
+        half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+        p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else math.nan
+        return {"slope": value, "low": value - half, "high": value + half, "p": p, "converged": bool(fit.converged),
+                "note": note}  # fmt: skip
+
+    return slope
+
+
+def _no_slope(reason: str) -> dict:
+    return {**dict.fromkeys(("slope", "low", "high", "p"), math.nan), "converged": False, "note": reason}
+
+
 # --------------------------------------------------------------------------------------------- correlations
 
 
@@ -146,19 +303,20 @@ def within_group_correlation(
     x: str,
     y: str,
     group: str,
+    method: Method = "pearson",
     n_resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Correlation:
-    """Pearson correlation of x and y after both are centred within each group (analysis of covariance with
+    """Correlation of x and y after both are centred within each group (for Pearson's: analysis of covariance with
     `group` as a factor): do they move together inside a group, whatever the differences between groups?
 
     The p value is that of x's coefficient in the linear model y ~ x + group, with n - groups - 1 degrees of
-    freedom. The interval resamples rows within their group and centres each resample anew; the groups
-    themselves are fixed. Where a group has fewer than `FEW` rows it resamples nothing and comes from Fisher's
-    z with the same loss of degrees of freedom: in a simulation of 5 groups of 4 the bootstrap covered 78-92 %
-    instead of 95 %, Fisher's z 92-95 %. Rows with a missing value, and groups left with a single row, say
-    nothing here and are not counted.
+    freedom; for a rank correlation (of the centred values) it comes from Fisher's z. The interval resamples rows
+    within their group and centres each resample anew; the groups themselves are fixed. Where a group has fewer than
+    `FEW` rows it resamples nothing and comes from Fisher's z with the same loss of degrees of freedom: in a
+    simulation of 5 groups of 4 the bootstrap covered 78-92 % instead of 95 %, Fisher's z 92-95 %. Rows with a missing
+    value, and groups left with a single row, say nothing here and are not counted.
     """
     rows = table[[x, y, group]].dropna()
     rows = rows[rows.groupby(group)[x].transform("size") > 1]
@@ -171,37 +329,15 @@ def within_group_correlation(
         reason = "none: too few rows per group"
     if reason:
         return Correlation(math.nan, math.nan, math.nan, math.nan, n, reason)
-    r = _within(a, b, codes)
-    p = _p_value(r, n - groups - 1)
+    r = _within(a, b, codes, method)
+    if method == "pearson":
+        p = _p_value(r, n - groups - 1)
+    else:
+        p = float(2 * stats.norm.sf(abs(_fisher(r)) / _standard_error(r, n - groups + 1, method)))
     if np.bincount(codes).min() < FEW:
-        return Correlation(r, *_fisher_interval(r, n - groups + 1, "pearson", level), p, n, "Fisher z")
-    resampled = [_within(a[rows], b[rows], codes) for rows in _resamples(codes, n_resamples, seed)]
+        return Correlation(r, *_fisher_interval(r, n - groups + 1, method, level), p, n, "Fisher z")
+    resampled = [_within(a[rows], b[rows], codes, method) for rows in _resamples(codes, n_resamples, seed)]
     return Correlation(r, *_percentiles(resampled, level), p, n, "bootstrap")
-
-
-def grouped_correlations(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    group: str,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Pearson correlation of x and y for each group, `pooled` (all rows, groups ignored) and `within` (groups
-    as a factor), one row each: the column `group`, then the fields of `Correlation`.
-
-    A pooled value that differs from `within` comes from differences between groups. Intervals resample as in
-    `correlation` (groups, pooled) and in `within_group_correlation`.
-    """
-    options = {"n_resamples": n_resamples, "seed": seed, "level": level}
-    found = {
-        str(name): correlation(rows[x], rows[y], "pearson", **options)
-        for name, rows in table.groupby(group, sort=False, observed=True)
-    }
-    found["pooled"] = correlation(table[x], table[y], "pearson", **options)
-    found["within"] = within_group_correlation(table, x, y, group, **options)
-    return pd.DataFrame([{group: name, **row._asdict()} for name, row in found.items()])
 
 
 # ---------------------------------------------------------------------------------------------------- tests
@@ -226,13 +362,16 @@ def equivalence(r: float, n: int, bound: float, groups: int = 1, alpha: float = 
     return Equivalence(r, n, bound, p, "related" if differs else "undecided")
 
 
-def networks_needed(r: float, power: float = 0.8, alpha: float = 0.05) -> int:
+def networks_needed(r: float, power: float = 0.8, alpha: float = 0.05, groups: int = 1) -> int:
     """Number of networks (independent pairs) at which a true correlation r is seen with the given power in a
-    two-sided test at alpha; Fisher's z approximation, within one of the exact number. Resamples nothing."""
+    two-sided test at alpha; Fisher's z approximation, within one of the exact number. Resamples nothing.
+
+    For a within-group correlation name the number of groups: each but the first costs one network more.
+    """
     if not 0 < abs(r) < 1:
         raise ValueError(f"correlation to be seen is {r}, expected a value between 0 and 1 in size")
     distance = stats.norm.isf(alpha / 2) + stats.norm.ppf(power)
-    return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3)
+    return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3) + groups - 1
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -297,8 +436,26 @@ def _centred(values: NDArray, codes: NDArray) -> NDArray:
     return values - (np.bincount(codes, values) / np.bincount(codes))[codes]
 
 
-def _within(x: NDArray, y: NDArray, codes: NDArray) -> float:
-    return _pearson(_centred(x, codes), _centred(y, codes))
+def _by_group(values: NDArray, groups: NDArray) -> tuple[NDArray, NDArray]:
+    """The values and their groups' codes, both in order of the codes."""
+    codes = pd.factorize(groups)[0]
+    order = np.argsort(codes, kind="stable")
+    return values[order], codes[order]
+
+
+def _mean_of_units(values: NDArray, codes: NDArray) -> float:
+    return float(values.mean())
+
+
+def _mean_of_layers(values: NDArray, codes: NDArray) -> float:
+    return float((np.bincount(codes, values) / np.bincount(codes)).mean())
+
+
+def _within(x: NDArray, y: NDArray, codes: NDArray, method: Method) -> float:
+    x, y = _centred(x, codes), _centred(y, codes)
+    if method != "pearson":  # else the last bit of a mean would break ties among ranks
+        x, y = (np.round(values / (np.abs(values).max() or 1), 12) for values in (x, y))
+    return COEFFICIENTS[method][0](x, y)
 
 
 def _resamples(codes: NDArray, n_resamples: int, seed: int):

@@ -4,8 +4,8 @@ Notebooks talk to this module; it calls the pure ones (pruning, training, activa
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,16 @@ from tqdm.auto import tqdm
 
 from prunelens import (
     activations,
+    compaction,
     datasets,
     evaluation,
     figures,
     interpretability,
+    measures,
     networks,
     profiles,
     pruning,
+    sensitivity,
     similarity,
     textures,
     training,
@@ -31,64 +34,23 @@ from prunelens import (
 )
 from prunelens.artefacts import PROJECT, Arrays, Store, fingerprint, provenance, sha256, write_text
 from prunelens.datasets import ImageSet
-from prunelens.figures import CONTROLS
+from prunelens.variants import CONTROLS, Variant, more_variants, variants
 
 # Raise a stage's number when a change of code changes its results: its artefacts then get other names.
 # "pruning" is the version of masks and initialisation, on which "training" depends too: then raise both.
 VERSIONS = {
-    "pruning": 1,
-    "training": 1,
-    "accuracy": 1,
-    "latency": 1,
+    "sensitivity": 1,
+    "pruning": 2,
+    "training": 2,
+    "accuracy": 2,
+    "costs": 1,
     "extremes": 1,
     "embeddings": 1,
     "temperature": 1,
-    "scores": 1,
+    "scores": 2,
+    "measures": 1,
     "visualizations": 1,
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One network of the study.
-
-    method: one of CONTROLS, a pruning method, or a pruning method with "_unmasked" behind it, which is retrained
-        without its masks, as the paper's code retrained connection sparsity.
-    rate: nominal pruning rate; schedule: none (not retrained), one_shot or iterative; seed: of all that is random.
-    """
-
-    method: str
-    rate: float = 0.0
-    schedule: str = "none"
-    seed: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.method}-{self.rate:.2f}-{self.schedule}-s{self.seed}"
-
-    @property
-    def masked(self) -> bool:
-        return not self.method.endswith("_unmasked")
-
-    @property
-    def pruning_method(self) -> pruning.Method:
-        return pruning.METHODS[self.method.removesuffix("_unmasked")]
-
-
-def variants(profile: profiles.Profile) -> list[Variant]:
-    """All networks of a profile, controls first."""
-    grid, first = profile.pruning, profile.pruning.seeds[0]
-    found = [Variant("dense", seed=first), *(Variant("random_init", seed=seed) for seed in grid.seeds)]
-    found += [Variant("dense_retrained", 0.0, "one_shot", seed) for seed in grid.seeds]
-    for method in grid.methods:
-        # Only random methods differ between seeds before retraining.
-        seeds = grid.seeds if method.endswith("_random") else [first]
-        found += [Variant(method, rate, "none", seed) for rate in grid.rates for seed in seeds]
-        found += [Variant(method, rate, "one_shot", seed) for rate in grid.rates for seed in grid.seeds]
-    for method in grid.unmasked:
-        found += [Variant(f"{method}_unmasked", rate, "one_shot", seed) for rate in grid.rates for seed in grid.seeds]
-    for method in grid.iterative.methods:
-        found += [Variant(method, rate, "iterative", seed) for rate in grid.iterative.rates for seed in grid.seeds]
-    return found
 
 
 class Study:
@@ -106,6 +68,9 @@ class Study:
         self.store = Store(Path(out) / "runs" if out else PROJECT / "data" / "runs")
         self.figures = (Path(out) if out else PROJECT) / "figures" / self.profile.name
         self.variants = variants(self.profile)
+        self.more_variants = more_variants(self.profile)
+        seeds = self.profile.interpretability.seeds
+        self.scored = [variant for variant in self.variants if seeds is None or variant.seed in seeds]
         # Weights that shrink towards zero become denormal numbers, on which some CPUs are a hundred times slower.
         torch.set_flush_denormal(True)
         figures.style()
@@ -212,7 +177,11 @@ class Study:
             recipe, seed = training.effective(self.profile.network.scratch, self.device), self.profile.seed
             network = self._trainable(recipe, seed)
             networks.initialise(network, seed)
-            return self._trained(network, recipe, seed, {}, "dense from scratch")
+            table = training.train(
+                network, self.train_set, self.validation_set, recipe, seed=seed, device=self.device,
+                label="dense from scratch",
+            )  # fmt: skip
+            return _pack(network, {}, table)
 
         return self.store.arrays("training", "dense-scratch", self._scratch_key(), compute)
 
@@ -223,26 +192,74 @@ class Study:
 
     def network(self, variant: Variant) -> nn.Module:
         """A variant's network on the CPU, in evaluation mode; trains it where it has not been trained yet."""
-        network = self._blank()
         if variant.method == "random_init":
+            network = self._blank()
             networks.initialise(network, variant.seed)
         elif variant.schedule == "none":
-            network.load_state_dict(self.dense.state_dict())
-            pruning.apply(network, self.masks(variant))
+            network, _ = self._pruned(variant)
         else:
-            _restore(network, self._retrained(variant), str(variant))
+            network = self._blank()
+            _restore(network, self._computed(variant), str(variant))
         return network.eval()
 
     def masks(self, variant: Variant) -> pruning.Masks:
-        """The masks a variant was pruned with; none for controls."""
+        """The masks a variant was pruned with, by parameter name; none for controls."""
         if variant.method in CONTROLS:
             return {}
         if variant.schedule == "none":
-            network = self._blank()
-            network.load_state_dict(self.dense.state_dict())
-            return pruning.prune(network, variant.pruning_method, variant.rate, variant.seed)
-        arrays = self._retrained(variant)
-        return {name: torch.from_numpy(array) for name, array in _unpack(arrays, "mask").items()}
+            return self._pruned(variant)[1]
+        return {name: torch.from_numpy(array) for name, array in _unpack(self._computed(variant), "mask").items()}
+
+    def _pruned(self, variant: Variant) -> tuple[nn.Module, pruning.Masks]:
+        """The dense network pruned as the variant says, not retrained, and its masks."""
+        network = self._blank()
+        network.load_state_dict(self.dense.state_dict())
+        return network, self._prune(network, variant, variant.rate)
+
+    def _prune(self, network: nn.Module, variant: Variant, rate: float) -> pruning.Masks:
+        if variant.method in CONTROLS:
+            return {}
+        method = pruning.find(variant.pruning_method)
+        if method is pruning.unstructured_sensitivity:
+            method = partial(method, tolerated=self.tolerated)
+        return pruning.prune(network, method, rate, variant.seed, self.profile.pruning.affine)
+
+    def sensitivity(self) -> pd.DataFrame:
+        """Top-1 after pruning one layer alone, for the profile's methods and rates, on training images."""
+        wanted, images = self.profile.sensitivity, self._sensitivity_images
+        settings = {"methods": wanted.methods, "rates": wanted.rates, "seed": self.profile.seed}
+        blocks = [name for name in networks.stages(self.dense) if name.startswith("inception")]
+        tables = []
+        for block in tqdm(blocks, desc="sensitivity", unit="block", mininterval=5):
+            key = self._key("sensitivity", dense=self.dense_key, images=_images_key(images), block=block, **settings,
+                            code=[pruning.source(method) for method in wanted.methods])  # fmt: skip
+            compute = lambda block=block: sensitivity.scan(  # noqa: E731
+                self.dense, images, block, batch_size=self.profile.batch_size, device=self.device, **settings
+            )
+            tables.append(self.store.table("sensitivity", block, key, compute).rename(columns=_in_our_words))
+        return pd.concat(tables, ignore_index=True)
+
+    @cached_property
+    def sensitivity_dense(self) -> float:
+        """Top-1 of the dense network on the images of the sensitivity scan."""
+        images = self._sensitivity_images
+        key = self._key("sensitivity", dense=self.dense_key, images=_images_key(images))
+
+        def compute() -> Arrays:
+            logits = evaluation.logits(self.dense, images, self.profile.batch_size, self.device)
+            return {"top1": np.float64(evaluation.accuracy(logits, images)["top1_known"])}
+
+        return self.store.arrays("sensitivity", "dense", key, compute)["top1"].item()
+
+    @property
+    def _sensitivity_images(self) -> ImageSet:
+        return datasets.sample(self.train_set, self.profile.sensitivity.images, self.profile.seed)
+
+    @cached_property
+    def tolerated(self) -> dict[str, float]:
+        """By layer, the rate of unstructured pruning that costs this layer alone no more than the tolerance."""
+        table = self.sensitivity().query("method == 'unstructured_local'")
+        return sensitivity.tolerated(table, self.sensitivity_dense, self.profile.sensitivity.tolerance)
 
     def epochs(self, variant: Variant) -> pd.DataFrame:
         """Loss and accuracy of every epoch of a variant's retraining, steps of an iterative schedule in a row."""
@@ -253,20 +270,42 @@ class Study:
             tables.append(table[table.epoch >= min(step, 1)].assign(epoch=lambda t, before=before: t.epoch + before))
             before += int(table.epoch.max())
         columns = {"train_loss": "loss"}
-        table = pd.concat(tables, ignore_index=True).assign(**asdict(variant))
+        table = pd.concat(tables, ignore_index=True).assign(variant=str(variant), **asdict(variant))
         return table.rename(columns=_in_our_words).rename(columns=columns)
 
     def _steps(self, variant: Variant) -> int:
         return self.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
 
-    def _step_recipe(self, variant: Variant, step: int) -> profiles.Training:
-        """An iterative schedule shares the epochs of a one-shot one among its steps, the first getting what is over."""
-        recipe, steps = training.effective(self.profile.retraining, self.device), self._steps(variant)
-        epochs = recipe.epochs // steps + (step < recipe.epochs % steps)
-        return recipe.model_copy(update={"epochs": epochs})
+    def _recipe(self, variant: Variant) -> profiles.Training:
+        recipe = training.effective(self.profile.retraining, self.device)
+        if variant.schedule != "rewound":
+            return recipe
+        return recipe.model_copy(update=self.profile.pruning.rewound.model_dump(include={"learning_rate", "schedule"}))
 
-    def _retrained(self, variant: Variant) -> Arrays:
+    def _step_epochs(self, variant: Variant, step: int) -> int:
+        """An iterative schedule shares the epochs of a one-shot one among its steps, the first getting what is over."""
+        epochs, steps = self.profile.retraining.epochs, self._steps(variant)
+        return epochs // steps + (step < epochs % steps)
+
+    def _first_epoch(self, variant: Variant, step: int) -> int:
+        """The epoch at which the learning rate of a step goes on."""
+        if self.profile.pruning.iterative.restart:
+            return 0
+        return sum(self._step_epochs(variant, earlier) for earlier in range(step))
+
+    def _computed(self, variant: Variant) -> Arrays:
+        """The artefact that holds a variant's weights and masks."""
+        if variant.schedule == "recalibrated":
+            return self._recalibrated(variant)
         return self._step(variant, self._steps(variant) - 1)
+
+    def _recalibrated(self, variant: Variant) -> Arrays:
+        def compute() -> Arrays:
+            network, masks = self._pruned(variant)
+            training.recalibrate(network, self.train_set, self._recipe(variant), variant.seed, self.device)
+            return _pack(network, masks)
+
+        return self.store.arrays("training", str(variant), self.network_key(variant), compute)
 
     def _step(self, variant: Variant, step: int) -> Arrays:
         """The artefact of one round of pruning and retraining: weights, masks and epochs."""
@@ -279,44 +318,38 @@ class Study:
 
     def _step_key(self, variant: Variant, step: int) -> dict:
         # Masked and unmasked variants differ by their method's name.
-        recipe = self._step_recipe(variant, step).model_dump()
-        return self._key("training", dense=self.dense_key, variant=asdict(variant), step=step,
-                         steps=self._steps(variant), recipe=recipe, train=self.train_key,
+        recipe = self._recipe(variant).model_copy(update={"epochs": self._step_epochs(variant, step)}).model_dump()
+        return self._key("training", **self._pruning_key(variant), step=step, steps=self._steps(variant),
+                         first_epoch=self._first_epoch(variant, step), recipe=recipe, train=self.train_key,
                          validation=self.validation_key)  # fmt: skip
 
+    def _pruning_key(self, variant: Variant) -> dict:
+        """What a variant's masks depend on."""
+        key = {"dense": self.dense_key, "variant": asdict(variant), "affine": self.profile.pruning.affine}
+        if variant.method in CONTROLS:
+            return key
+        if variant.pruning_method == "unstructured_sensitivity":
+            key["tolerated"] = self.tolerated
+        return {**key, "code": pruning.source(variant.pruning_method)}
+
     def _prune_and_retrain(self, variant: Variant, step: int) -> Arrays:
-        recipe = self._step_recipe(variant, step)
-        network, masks = self._trainable(recipe, variant.seed), {}
+        recipe = self._recipe(variant).model_copy(update={"epochs": self._step_epochs(variant, step)})
+        network = self._trainable(recipe, variant.seed)
         if step == 0:
             networks.load_state(network, self.dense.state_dict(), "the dense network")
         else:
             network.load_state_dict(_weights(self._step(variant, step - 1)))
         steps = self._steps(variant)
-        if variant.method not in CONTROLS:
-            rate = 1 - (1 - variant.rate) ** ((step + 1) / steps)
-            masks = pruning.prune(network, variant.pruning_method, rate, variant.seed)
-        label = f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else "")
+        masks = self._prune(network, variant, 1 - (1 - variant.rate) ** ((step + 1) / steps))
+        if variant.method.endswith("_reinitialised"):
+            networks.initialise(network, variant.seed)
         # Every step sees other batches and crops than the one before.
-        return self._trained(network, recipe, variant.seed + 1000 * step, masks, label, variant.masked)
-
-    def _trained(
-        self,
-        network: nn.Module,
-        recipe: profiles.Training,
-        seed: int,
-        masks: pruning.Masks,
-        label: str,
-        hold: bool = True,
-    ) -> Arrays:
         table = training.train(
-            network, self.train_set, self.validation_set, recipe,
-            seed=seed, device=self.device, masks=masks if hold else None, label=label,
+            network, self.train_set, self.validation_set, recipe, seed=variant.seed + 1000 * step, device=self.device,
+            masks=masks if variant.masked else None, first_epoch=self._first_epoch(variant, step),
+            label=f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else ""),
         )  # fmt: skip
-        return {
-            **{f"weight/{name}": tensor.cpu().numpy() for name, tensor in network.state_dict().items()},
-            **{f"mask/{name}": mask.cpu().numpy() for name, mask in masks.items()},
-            **{f"epoch/{name}": column.to_numpy() for name, column in table.items()},
-        }
+        return _pack(network, masks, table)
 
     @cached_property
     def prunable_share(self) -> float:
@@ -331,7 +364,10 @@ class Study:
             key = {"architecture": network.architecture, "outputs": network.outputs, "random": variant.seed}
             return self._key("pruning", **key)
         if variant.schedule == "none":
-            return self._key("pruning", dense=self.dense_key, variant=asdict(variant))
+            return self._key("pruning", **self._pruning_key(variant))
+        if variant.schedule == "recalibrated":
+            recipe = self._recipe(variant).model_dump(include={"batch_size", "smallest_crop"})
+            return self._key("training", **self._pruning_key(variant), recipe=recipe, train=self.train_key)
         return self._step_key(variant, self._steps(variant) - 1)
 
     def _key(self, stage: str, **parameters: object) -> dict:
@@ -360,7 +396,7 @@ class Study:
         arrays = self._evaluated(variant)
         # The study's Top-1 is among the data's own classes; on ImageNet that is the same as among all outputs.
         row = {_in_our_words(name): array.item() for name, array in _unpack(arrays, "accuracy").items()}
-        epochs = 0 if variant.schedule == "none" else self.profile.retraining.epochs
+        epochs = self.profile.retraining.epochs if variant.retrained else 0
         return pd.DataFrame([{"variant": str(variant), **asdict(variant), "epochs": epochs, **row}])
 
     def confusion(self, variant: Variant) -> np.ndarray:
@@ -394,23 +430,36 @@ class Study:
             **{f"accuracy/{name}": np.float64(value) for name, value in row.items()},
         }
 
-    def latency(self, only: Iterable[Variant]) -> pd.DataFrame:
-        """Seconds per forward pass on this machine, per variant and batch size."""
-        machine = {"machine": provenance()["machine"], "device": str(self.device), "threads": torch.get_num_threads()}
-        tables = []
-        for variant in self._each(only, "latency"):
-            for batch in self.profile.latency_batches:
-                key = self._key(
-                    "latency", network=self.network_key(variant), batch=batch, size=self.profile.data.size, **machine
-                )
-                compute = lambda variant=variant, batch=batch: self._latency(variant, batch)  # noqa: E731
-                tables.append(self.store.table("latency", f"{variant}-b{batch}", key, compute))
-        return pd.concat(tables, ignore_index=True)
+    def costs(self, chosen: Iterable[Variant], repeats: int = 10) -> pd.DataFrame:
+        """What networks cost as masked and as compacted tensors: a row per variant, form and batch size.
 
-    def _latency(self, variant: Variant, batch: int) -> pd.DataFrame:
-        timed = evaluation.latency(self.network(variant), self.profile.data.size, batch, 10, self.device)
-        timed.pop("seconds")
-        return pd.DataFrame([{"variant": str(variant), **asdict(variant), **timed}])
+        form: "dense", "masked" or "compact"; parameters, conv_sparsity (measured), macs and sparse_macs (theoretical,
+        of one image), bytes (the file's, float32), and the columns of ``evaluation.latency`` (measured on this machine
+        in turns, against the dense network).
+        """
+        chosen = list(chosen)
+        machine = {"machine": provenance()["machine"], "device": str(self.device), "threads": torch.get_num_threads()}
+        key = self._key("costs", networks=[self.network_key(variant) for variant in chosen], repeats=repeats,
+                        batches=self.profile.latency_batches, size=self.profile.data.size, **machine)  # fmt: skip
+        return self.store.table("costs", f"{len(chosen)}-networks", key, lambda: self._costs(chosen, repeats))
+
+    def _costs(self, chosen: list[Variant], repeats: int) -> pd.DataFrame:
+        size = self.profile.data.size
+        forms = {("dense", self.variants[0]): self.dense}
+        for variant in chosen:
+            forms["masked", variant] = self.network(variant)
+            forms["compact", variant] = compaction.compact(self.network(variant))
+        sizes = [
+            {"network": f"{variant} {form}", "variant": str(variant), **asdict(variant), "form": form,
+             "conv_sparsity": pruning.sparsity(network)["conv_sparsity"],
+             **compaction.cost(network, size)[["parameters", "macs", "sparse_macs", "bytes"]].sum().astype(int)}
+            for (form, variant), network in forms.items()
+        ]  # fmt: skip
+        timed = {f"{variant} {form}": network for (form, variant), network in forms.items()}
+        latencies = [
+            evaluation.latency(timed, size, batch, repeats, self.device) for batch in self.profile.latency_batches
+        ]
+        return pd.DataFrame(sizes).merge(pd.concat(latencies), on="network")
 
     def extremes(self, variant: Variant) -> Arrays:
         """Per layer "top/LAYER" and "bottom/LAYER", stimulus indices (units, N (K + 1)), and "alive/LAYER" (units,)."""
@@ -444,6 +493,11 @@ class Study:
         return self.store.arrays("embeddings", name, key, self._embed)["embeddings"]
 
     @cached_property
+    def gram(self) -> interpretability.Gram | np.ndarray:
+        """What margins are read from: the stimuli's inner products, or the embeddings of too many of them for that."""
+        return interpretability.gram(self.embeddings) if len(self.stimuli) <= 20_000 else self.embeddings
+
+    @cached_property
     def similarity(self) -> similarity.Similarity:
         return similarity.load(
             self.profile.interpretability.similarity, download=self.profile.interpretability.download
@@ -469,7 +523,7 @@ class Study:
     @property
     def _measure_key(self) -> dict:
         """What scores depend on besides the network and a temperature that is given."""
-        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download"})
+        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download", "seeds"})
         versions = {stage: VERSIONS[stage] for stage in ("extremes", "embeddings")}
         return {"stimuli": self.stimuli_key, "seed": self.profile.seed, "measure": measure, "versions": versions}
 
@@ -480,21 +534,24 @@ class Study:
         ]
         return np.concatenate(margins)
 
-    def _margins(self, extremes: Arrays, layer: str) -> np.ndarray:
+    def _margins(self, extremes: Arrays, layer: str, embeddings: np.ndarray | None = None) -> np.ndarray:
         measure = self.profile.interpretability
+        compared = self.gram if embeddings is None else embeddings
         return interpretability.margins(
-            extremes[f"top/{layer}"], extremes[f"bottom/{layer}"], self.embeddings, n_tasks=measure.tasks,
+            extremes[f"top/{layer}"], extremes[f"bottom/{layer}"], compared, n_tasks=measure.tasks,
             n_explanations=measure.explanations, queries=measure.queries, seed=self.profile.seed,
             scale=self.similarity.scale, layer=layer,
         )  # fmt: skip
 
     def units(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
-        """One row per unit of every variant: layer, kind, unit, alive, mis, two_afc_accuracy, margin.
+        """One row per unit of every variant whose seed is scored: layer, kind, unit, alive, mis, two_afc_accuracy,
+        margin, and mis_low and mis_high, a 95 % interval over its tasks.
 
         Dead units are listed with alive = False and no scores.
         """
         tables = [
-            self._scores(variant).assign(variant=str(variant), **asdict(variant)) for variant in self._each(only, "MIS")
+            self._scores(variant).assign(variant=str(variant), **asdict(variant))
+            for variant in self._each(self.scored if only is None else only, "MIS")
         ]
         return pd.concat(tables, ignore_index=True)
 
@@ -509,8 +566,81 @@ class Study:
         for layer in networks.unit_layers(self.dense):
             table = interpretability.summarize(self._margins(extremes, layer), self.temperature)
             alive = extremes[f"alive/{layer}"]
-            table.loc[~alive, ["mis", "two_afc_accuracy", "margin"]] = np.nan
+            table.loc[~alive, ["mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]] = np.nan
             tables.append(table.assign(layer=layer, kind="fc" if layer == "fc" else "conv", alive=alive))
+        return pd.concat(tables, ignore_index=True)
+
+    def anchors(self) -> pd.DataFrame:
+        """What the scale of the MIS means here: one row per anchor and unit, with the columns of a unit's scores.
+
+        anchor: "one direction", a unit that sees the embeddings' first principal component only; "random", units
+        whose activations are random numbers; "shuffled", the dense network's conv units with the images' embeddings
+        dealt to other images.
+        """
+        measure, n = self.profile.interpretability, len(self.stimuli)
+        k, keys = (
+            measure.tasks * (measure.explanations + 1),
+            activations.tie_keys(self.stimuli.names, self.profile.seed),
+        )
+        made = {
+            "one direction": interpretability.principal_unit(self.embeddings),
+            "random": interpretability.random_units(n, 200, self.profile.seed),
+        }
+        found = {
+            name: dict(zip(("top/", "bottom/"), activations.extremes(values, k, keys), strict=True))
+            for name, values in made.items()
+        }
+        tables = [
+            interpretability.summarize(self._margins(extremes, ""), self.temperature).assign(anchor=name)
+            for name, extremes in found.items()
+        ]
+        extremes = self.extremes(self.variants[0])
+        for layer in networks.conv_layers(self.dense):
+            dealt = interpretability.shuffled(self.embeddings, self.profile.seed, layer)
+            margins = self._margins(extremes, layer, dealt)[extremes[f"alive/{layer}"]]
+            tables.append(interpretability.summarize(margins, self.temperature).assign(anchor="shuffled"))
+        return pd.concat(tables, ignore_index=True)
+
+    def measures(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
+        """One row per conv unit of every variant (by default those of the first seed): other measures than the MIS.
+
+        Columns: layer, unit, alive; clarity, monosemanticity, class_selectivity, lifetime_sparseness, redundancy (see
+        ``measures``), and on the embedded data, whose concepts are known, concept_selectivity.
+        """
+        chosen = [v for v in self.variants if v.seed == self.variants[0].seed] if only is None else only
+        tables = [self._measured(variant).assign(variant=str(variant), **asdict(variant))
+                  for variant in self._each(chosen, "measures")]  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def _measured(self, variant: Variant) -> pd.DataFrame:
+        key = self._key("measures", network=self.network_key(variant), **self._measure_key)
+        return self.store.table("measures", str(variant), key, lambda: self._measure(variant))
+
+    def _measure(self, variant: Variant) -> pd.DataFrame:
+        network = self.network(variant).to(self.device)
+        convs, rectified = networks.conv_layers(network), activations.rectified_layers(network)
+        values = activations.record(
+            network, convs | rectified, self.stimuli.images, self.profile.batch_size, self.device
+        )
+        extremes, labels, tables = self.extremes(variant), self.stimuli.labels, []
+        ours = np.bincount(labels)[labels] >= 10  # extra stimuli have one image a class: no class mean
+        known = self.stimuli.concepts is not None
+        concepts = measures.concept_masks(self.stimuli)[1].any(axis=(2, 3)) if known else None
+        for layer, block in zip(convs, rectified, strict=True):
+            top = extremes[f"top/{layer}"]
+            columns = {
+                "clarity": measures.clarity(top, self.embeddings),
+                "monosemanticity": measures.monosemanticity(values[layer], self.embeddings),
+                "class_selectivity": measures.class_selectivity(values[block][ours], labels[ours]),
+                "lifetime_sparseness": measures.lifetime_sparseness(values[block]),
+                "redundancy": measures.redundancy(values[layer]),
+            }
+            if concepts is not None:
+                columns["concept_selectivity"] = measures.concept_selectivity(values[layer], concepts)
+            alive = extremes[f"alive/{layer}"]
+            table = pd.DataFrame(columns)
+            table.loc[~alive] = np.nan
+            tables.append(table.assign(layer=layer, unit=np.arange(len(table)), alive=alive))
         return pd.concat(tables, ignore_index=True)
 
     def network_means(self, units: pd.DataFrame) -> pd.DataFrame:
@@ -609,6 +739,14 @@ def _in_our_words(name: str) -> str:
     if "_known" in name:
         return name.replace("_known", "")
     return f"{name}_all_outputs" if name.startswith("top") else name
+
+
+def _pack(network: nn.Module, masks: pruning.Masks, epochs: pd.DataFrame | None = None) -> Arrays:
+    return {
+        **{f"weight/{name}": tensor.cpu().numpy() for name, tensor in network.state_dict().items()},
+        **{f"mask/{name}": mask.cpu().numpy() for name, mask in masks.items()},
+        **{f"epoch/{name}": column.to_numpy() for name, column in (() if epochs is None else epochs.items())},
+    }
 
 
 def _unpack(arrays: Arrays, prefix: str) -> Arrays:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prunelens import activations
+from prunelens import activations, networks
 
 
 class Net(nn.Module):
@@ -104,6 +104,72 @@ def test_record_reads_a_read_only_array(net, images):
     assert activations.record(net, {"a": net.a}, images, 4, "cpu")["a"].shape == (11, 4)
 
 
+# ------------------------------------------------------------- after BatchNorm, after the ReLU, probabilities
+
+
+@pytest.fixture(scope="module")
+def googlenet() -> nn.Module:
+    network = networks.build("googlenet", num_classes=5, aux_logits=True)
+    networks.initialise(network, seed=0)
+    for module in network.modules():  # BatchNorm that does something
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias)
+    return network.eval()
+
+
+def test_one_pass_records_convs_batchnorms_and_rectified_units(googlenet):
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    units = networks.unit_layers(googlenet)
+    norms, rectified = activations.batch_norm_layers(googlenet), activations.rectified_layers(googlenet)
+    values = activations.record(googlenet, {**units, **norms, **rectified}, images, 4, "cpu")
+    assert (len(units), len(norms), len(rectified), len(values)) == (58, 57, 57, 172)
+
+    def in_front(name: str, x: torch.Tensor) -> torch.Tensor:
+        """What a block is given: recorded with a forward pass of its own."""
+        inputs = []
+        hook = googlenet.get_submodule(name).register_forward_pre_hook(
+            lambda module, args: inputs.append(args[0].clone())
+        )
+        googlenet(x)
+        hook.remove()
+        return inputs[0]
+
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        for name in ("conv1", "inception3a.branch3.1", "inception5b.branch4.1"):
+            block = googlenet.get_submodule(name)
+            conv = block.conv(in_front(name, x))
+            norm = block.bn(conv)
+            for recorded, expected in ((f"{name}.conv", conv), (f"{name}.bn", norm), (name, norm.relu())):
+                np.testing.assert_allclose(values[recorded], expected.mean((2, 3)).numpy(), atol=1e-5)
+            assert values[f"{name}.bn"].min() < 0 <= values[name].min()
+
+
+def test_layers_of_the_network_without_batchnorm():
+    network = networks.build("bvlc_googlenet", num_classes=5)
+    assert activations.batch_norm_layers(network) == {}
+    rectified = activations.rectified_layers(network)
+    assert len(rectified) == 57 and isinstance(rectified["conv1"].conv, nn.Conv2d)
+
+
+def test_probabilities_by_hand():
+    logits = np.log(np.array([[1, 2, 5], [1, 1, 2]], np.float32))
+    found = activations.probabilities(logits)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[1 / 8, 2 / 8, 5 / 8], [1 / 4, 1 / 4, 1 / 2]], rtol=1e-6)
+    assert activations.probabilities(np.array([[1000, 0]], np.float32)).tolist() == [[1, 0]]
+
+
+def test_tied_counts_the_extremes_that_share_a_value():
+    # Ranked 9 7 7 5: two of four; 3 3 3 3: all; 4 3 2 1: none; a tie with an image outside does not count.
+    values = np.array([[9, 7, 7, 5, 5, 0], [3, 3, 3, 3, 0, 0], [4, 3, 2, 1, 0, 0]], np.float32).T
+    top, _ = activations.extremes(values, 4, activations.tie_keys(list("abcdef"), 0))
+    assert activations.tied(values, top).tolist() == [0.5, 1, 0]
+
+
+# ----------------------------------------------------------------------------------------------- extremes
+
+
 def test_tie_keys_depend_on_name_and_seed_only():
     names = [f"n{i}/file.JPEG" for i in range(500)]
     keys = activations.tie_keys(names, seed=3)
@@ -167,3 +233,83 @@ def test_extremes_refuse_what_they_cannot_rank():
 def test_alive_means_more_than_one_value():
     values = np.array([[0, 1, 5, 0], [0, 1, 5, 0], [0, 1, 5 + 1e-6, 2e-8]])
     np.testing.assert_array_equal(activations.alive(values), [False, False, True, True])
+
+
+# ------------------------------------------------------------------------------------- extremes of a stream
+
+
+def stream(values: dict[str, np.ndarray], k: int, keys: np.ndarray, batches: list[np.ndarray]) -> activations.Extremes:
+    found = activations.Extremes(k, keys)
+    for images in batches:
+        found.update(images, {layer: value[images] for layer, value in values.items()})
+    return found
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([-2.5, -1e-30, -0.0, 0.0, 1e-30, 3.0]), min_size=3, max_size=3),
+        min_size=4,
+        max_size=40,
+    ),
+    st.integers(0, 10**6),
+    st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_stream_of_batches_gives_the_same_extremes(rows, seed, data):
+    n, k = len(rows), data.draw(st.integers(1, len(rows)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=6)))  # empty batches too
+    keys = activations.tie_keys([str(i) for i in range(n)], seed)
+    values = np.array(rows, np.float32)
+    order = np.random.default_rng(seed).permutation(n)
+    found = stream({"a": values, "b": values[:, :1]}, k, keys, np.split(order, cuts))
+    for layer, value in (("a", values), ("b", values[:, :1])):
+        top, bottom, alive = found.result(layer)
+        expected_top, expected_bottom = activations.extremes(value, k, keys)
+        np.testing.assert_array_equal(top, expected_top)
+        np.testing.assert_array_equal(bottom, expected_bottom)
+        np.testing.assert_array_equal(alive, activations.alive(value))
+        assert top.dtype == bottom.dtype == np.int64
+
+
+def test_a_long_stream_with_ties_over_many_units():
+    rng = np.random.default_rng(0)
+    values = rng.integers(-20, 20, (3000, 300)).astype(np.float32)  # some 75 images of every value
+    values[:, 7] = 0  # dead
+    values[:, 8] = 1e-9 * (np.arange(3000) == 5)  # as good as dead
+    keys = activations.tie_keys([str(i) for i in range(3000)], 0)
+    found = stream({"a": values}, 200, keys, np.array_split(np.arange(3000), 23))
+    top, bottom, alive = found.result("a")
+    expected = activations.extremes(values, 200, keys)
+    np.testing.assert_array_equal(top, expected[0])
+    np.testing.assert_array_equal(bottom, expected[1])
+    assert np.flatnonzero(~alive).tolist() == [7, 8]
+
+
+def test_the_state_of_imagenet_s_stream_is_less_than_50_mb():
+    n = 1_281_167
+    found = activations.Extremes(200, np.random.default_rng(0).permutation(n).astype(np.uint64))
+    found.update(np.arange(3), {str(i): np.zeros((3, units), np.float32) for i, units in enumerate([7280, 1000])})
+    arrays = [a for value in vars(found).values() for a in (value.values() if isinstance(value, dict) else [value])]
+    assert sum(a.nbytes for a in arrays if isinstance(a, np.ndarray)) < 50e6
+
+
+def test_a_stream_refuses_what_would_spoil_it():
+    keys = activations.tie_keys(list("abcde"), 0)
+    values = np.arange(10, dtype=np.float32).reshape(5, 2)
+    with pytest.raises(ValueError, match="k = 6 extremes of 5 images"):
+        activations.Extremes(6, keys)
+    with pytest.raises(ValueError, match="5 distinct keys, found 1"):
+        activations.Extremes(1, np.zeros(5, np.uint64))
+    found = stream({"a": values}, 3, keys, [np.array([0, 1])])
+    with pytest.raises(ValueError, match="k = 3 extremes of 2 images"):
+        found.result("a")
+    with pytest.raises(ValueError, match="came before"):
+        found.update(np.array([1, 2]), {"a": values[1:3]})
+    with pytest.raises(ValueError, match="came before"):
+        found.update(np.array([2, 2]), {"a": values[[2, 2]]})
+    broken = values.copy()
+    broken[3, 1] = np.inf
+    with pytest.raises(ValueError, match="activation of a unit 1 on image 3 is inf"):
+        found.update(np.array([2, 3, 4]), {"a": broken[2:]})
+    found.update(np.array([2, 3, 4]), {"a": values[2:]})  # a refused batch left nothing behind
+    np.testing.assert_array_equal(found.result("a")[0], activations.extremes(values, 3, keys)[0])

@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from prunelens import claims
-from prunelens.statistics import within_group_correlation
+from prunelens.statistics import networks_needed, within_group_correlation
 
 N = 1000  # validation images: a Top-1 difference of .1 is decided, one of .01 is not
 CLASSES = 8  # chance is .125
@@ -81,6 +81,14 @@ def judge(
     return table.set_index("claim").loc[claim]
 
 
+def questions(
+    accuracies: pd.DataFrame | None = None, units: pd.DataFrame | None = None, truth: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The open questions on GRID's tables, where no other is given."""
+    accuracies = accuracy() if accuracies is None else accuracies
+    return claims.open_questions(accuracies, single_units() if units is None else units, unrelated(CLASSES), truth)
+
+
 def newcombe(first: float, second: float, n: int) -> tuple[float, float]:
     """Newcombe (1998), method 10, from two Wilson intervals."""
     (low1, high1), (low2, high2) = (proportion_confint(p * n, n, method="wilson") for p in (first, second))
@@ -105,7 +113,7 @@ def students(values: list[float]) -> tuple[float, float, float]:
 def test_one_row_per_claim_in_the_papers_order() -> None:
     table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
     assert list(table.claim) == ["C1a", "C1b", "C2", "C3", "C4", "C5", "C6a", "C6b"]
-    assert list(table.columns) == ["claim", "statement", "paper", "ours", "verdict", "where"]
+    assert list(table.columns) == ["claim", "statement", "paper", "ours", "verdict", "why", "where"]
     assert set(table.verdict) <= {"holds", "does not hold", "cannot be told", "not tested"}
     assert table.map(lambda cell: isinstance(cell, str) and cell != "").all(axis=None)
 
@@ -113,7 +121,8 @@ def test_one_row_per_claim_in_the_papers_order() -> None:
 def test_every_figure_named_is_drawn_by_a_notebook() -> None:
     notebooks = Path(__file__).parents[2] / "notebooks"
     text = "".join(path.read_text() for path in notebooks.glob("*.ipynb"))
-    for where in claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))["where"]:
+    table = pd.concat([claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES)), questions()])
+    for where in table["where"][table["where"] != "-"]:
         assert f'\\"{where}\\"' in text
 
 
@@ -222,13 +231,34 @@ def test_c2_fails_by_one_pair_even_if_the_other_was_not_tested() -> None:
 def test_c2_shows_the_tables_differences() -> None:
     table = accuracy()
     top1 = table[table.schedule == "one_shot"].set_index(["method", "rate"]).top1
-    found = re.findall(r"(\w+) - (\w+) at ([\d.]+): (.+? \(.+?\))", judge("C2", table).ours)
-    assert [(better, worse, rate) for better, worse, rate, _ in found] == [
-        (*pair, rate) for rate in ("0.8", "0.4") for pair in pairwise(METHODS)
-    ]
-    for better, worse, rate, text in found:
-        a, b = top1[better, float(rate)], top1[worse, float(rate)]
+    row = judge("C2", table)
+    found = re.findall(r"(\w+) - (\w+): (.+? \(.+?\))", row.ours)
+    assert [(better, worse) for better, worse, _ in found] == list(pairwise(METHODS))
+    for better, worse, text in found:
+        a, b = top1[better, 0.8], top1[worse, 0.8]
         assert text == shown(a - b, *newcombe(a, b, N))
+    assert row.statement.endswith(" at 0.8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "interval over 1000 images, one seed is above 0; the order holds at 2 of 2 rates"),
+        (
+            {("connection_l1", 0.8, "one_shot"): [0.70]},
+            "interval over 1000 images, one seed is below 0: connection_l1 - unstructured_global; "
+            "the order holds at 1 of 2 rates",
+        ),
+        (
+            {("unstructured_global", 0.8, "one_shot"): [0.61]},
+            "interval over 1000 images, one seed is on both sides of 0: unstructured_global - structured_l1; "
+            "the order holds at 1 of 2 rates",
+        ),
+        ({("unstructured_global", 0.8, "one_shot"): []}, claims.NOTHING),
+    ],
+)
+def test_c2_names_the_pair_that_decides_and_at_how_many_rates_the_order_holds(changes: dict, why: str) -> None:
+    assert judge("C2", accuracy(changes)).why == why
 
 
 def test_c2_without_a_single_pruned_network_is_not_tested() -> None:
@@ -347,12 +377,14 @@ def test_c4_without_two_rates_of_one_method_is_not_tested() -> None:
 # ---------------------------------------------------------------------------------------------------------- C5
 
 
-def broken(*mis: float, top1: float = 0.13) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Networks of Top-1 ``top1`` with a given MIS, beside a dense one at .8 and a random one at .6."""
-    table = accuracy({("structured_l1", 0.8, "none"): [top1] * len(mis)})
+def broken(*mis: float, top1: float = 0.13, seeds: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Configurations of Top-1 ``top1`` with a given MIS, beside a dense network at .8 and a random one at .6."""
+    rates = [round(0.9 + i / 100, 2) for i in range(len(mis))]
+    table = accuracy({("structured_l1", rate, "none"): [top1] * seeds for rate in rates})
     units = means(table, 0.8)
     units.loc[units.method == "random_init", "mis_conv"] = 0.6
-    units.loc[(units.method == "structured_l1") & (units.schedule == "none"), "mis_conv"] = mis
+    for rate, value in zip(rates, mis, strict=True):
+        units.loc[(units.method == "structured_l1") & (units.rate == rate), "mis_conv"] = value
     return table, units
 
 
@@ -370,7 +402,15 @@ def test_c5_is_the_share_of_the_way_from_random_to_dense(
     row = judge("C5", *broken(*mis))
     mean, low, high = students(shares)
     assert row.verdict == verdict
-    assert row.ours == f"{mean:.0%} ({low:.0%} to {high:.0%}) of the way from random to dense, 3 networks"
+    assert row.ours == f"{mean:.0%} ({low:.0%} to {high:.0%}) of the way from random to dense"
+    place = {"holds": "above", "does not hold": "below"}.get(verdict, "on both sides of")
+    assert row.why == f"interval over 3 configurations is {place} half of the way"
+
+
+def test_c5_counts_the_seeds_of_one_configuration_once() -> None:
+    one, three = judge("C5", *broken(0.79, 0.78, 0.77)), judge("C5", *broken(0.79, 0.78, 0.77, seeds=3))
+    assert (one.ours, one.why) == (three.ours, three.why)
+    assert judge("C5", *broken(0.79, seeds=3)).verdict == "cannot be told"
 
 
 def test_c5_is_about_pruned_networks_whose_interval_reaches_chance() -> None:
@@ -383,7 +423,8 @@ def test_c5_is_about_pruned_networks_whose_interval_reaches_chance() -> None:
 
 
 def test_c5_with_one_network_has_no_interval() -> None:
-    assert judge("C5", *broken(0.79)).verdict == "cannot be told"
+    row = judge("C5", *broken(0.79))
+    assert row.verdict == "cannot be told" and row.why == "no interval from 1 configuration"
 
 
 @pytest.mark.parametrize("dense", [0.5, 0.6])
@@ -412,7 +453,9 @@ def test_c6a_over_all_trained_networks(gap: float, verdict: str) -> None:
     if gap == gap:
         gaps = trained.mis_conv - trained.mis_fc
         expected = students(list(gaps))
-        assert row.ours == f"conv - fc = {shown(*expected)}; lower in {int((gaps > 0).sum())} of {len(GRID) - 1}"
+        assert row.ours == f"conv - fc = {shown(*expected)}"
+        assert f"over {len(GRID) - 1} configurations" in row.why
+        assert row.why.endswith(f"; lower in {int((gaps > 0).sum())}")
 
 
 def test_c6a_counts_the_seeds_of_one_configuration_once() -> None:
@@ -472,3 +515,211 @@ def test_c6b_the_same_classes_in_more_networks_are_no_more_classes(make) -> None
     copies = pd.concat([one.assign(variant=f"copy {i}") for i in range(40)], ignore_index=True)
     assert judge("C6b", classes=one).verdict == "cannot be told"
     assert judge("C6b", classes=copies).verdict == "cannot be told"
+
+
+# ------------------------------------------------------------------------------------------- reasons, every verdict
+
+
+@pytest.mark.parametrize(
+    ("top1", "why"),
+    [
+        ([0.90], "interval over 1000 images, one seed is above 0"),
+        ([0.70], "interval over 1000 images, one seed is below 0"),
+        ([0.81], "interval over 1000 images, one seed is on both sides of 0"),
+        ([], claims.NOTHING),
+    ],
+)
+def test_the_reason_says_where_the_interval_is_and_what_it_is_over(top1: list[float], why: str) -> None:
+    assert judge("C1a", accuracy({("connection_l1", 0.8, "one_shot"): top1})).why == why
+    assert judge("C3", accuracy({("structured_l1", 0.8, "iterative"): [x - 0.2 for x in top1]})).why == why
+
+
+def test_the_reason_counts_the_seeds_that_both_have() -> None:
+    both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.7, 0.8, 0.1]}
+    assert judge("C1a", accuracy(both)).why.startswith("interval over 2 seeds")
+
+
+def test_an_absent_correlation_is_shown_or_refuted_or_asks_for_more_networks() -> None:
+    assert judge("C4", units=by_rate(0)).why.startswith("|r| < 0.3 is shown (p = ")
+    assert judge("C4", units=by_rate(0.2)).why == "r differs from 0 (Fisher's z over 48 configurations)"
+    few = judge("C4", units=by_rate(0, methods=5)).why
+    assert few == f"20 configurations decide nothing: to see r = 0.3 takes {networks_needed(0.3, groups=5)}"
+    assert judge("C6b", classes=unrelated(8)).why == "8 classes decide nothing: to see r = 0.3 takes 85"
+
+
+# ------------------------------------------------------------------------------------- the correlations behind C4
+
+
+def test_rate_series_has_sparse_retrained_networks_of_several_rates_only() -> None:
+    """Networks of every schedule and suffix: BatchNorm measured anew is no retraining, three seeds are one rate."""
+    table = by_rate(0.2, methods=1)
+    extra = [
+        table.assign(schedule="recalibrated"),
+        table.assign(schedule="none"),
+        table.assign(method="method 0_unmasked"),
+        table[:1].assign(method="other", seed=0),
+        table[:1].assign(method="other", seed=1),
+        table.assign(schedule="rewound"),
+    ]
+    found = claims.rate_series(pd.concat([table, *extra], ignore_index=True))
+    assert set(found.series) == {"method 0", "method 0, rewound"} and len(found) == 8
+
+
+def networks(seeds: int = 3) -> pd.DataFrame:
+    """Within each of two retrained methods MIS falls with the rate; the methods' levels and rates hide it (Simpson).
+    Seeds add noise of mean 0; networks not retrained are alike at all rates."""
+    rows = [("dense", 0.0, "none", 0, 0.3)]
+    for method, first, level in (("structured_l1", 0.1, 0.5), ("connection_l1", 0.6, 0.8)):
+        for i in range(4):
+            rate, shift = first + 0.1 * i, 0.001 * (-1) ** i
+            for seed in range(seeds):
+                noise = 0.03 * (seed - (seeds - 1) / 2)
+                rows.append((method, rate, "one_shot", seed, level - 0.1 * rate + shift + noise))
+            rows.append((method, rate, "none", 0, 0.7 + shift))
+    return pd.DataFrame(rows, columns=["method", "rate", "schedule", "seed", "mis_conv"])
+
+
+def test_correlations_within_methods_and_pooled_disagree_where_they_should() -> None:
+    found = claims.correlations(networks(), "rate", n_resamples=50).set_index("row")
+    assert list(found.index) == [
+        "structured_l1",
+        "connection_l1",
+        "within methods",
+        "within methods, single networks",
+        "retrained, pooled",
+        "not retrained, pooled",
+        "all, pooled as in the paper",
+    ]
+    assert found.n.tolist() == [12, 12, 8, 24, 8, 8, 17]
+    assert found.r["within methods"] < -0.95 and found.r["retrained, pooled"] > 0.8
+    assert -0.6 < found.r["within methods, single networks"] < found.r["structured_l1"] / 2 < 0  # noise of the seeds
+    assert abs(found.r["not retrained, pooled"]) < 0.3
+    assert found.method.tolist() == ["structured_l1", "connection_l1", "", "", "", "", ""]
+    assert set(found.resamples) == {"nothing (Fisher's z)"}
+
+
+def test_correlations_of_one_seed_have_no_row_of_single_networks() -> None:
+    one, three = (claims.correlations(networks(n), "rate", n_resamples=50).set_index("row") for n in (1, 3))
+    assert "within methods, single networks" not in one.index
+    assert one.r["within methods"] == pytest.approx(three.r["within methods"])  # noise has mean 0
+    ranks = claims.correlations(networks(1), "rate", method="spearman", n_resamples=50).set_index("row")
+    assert ranks.r["structured_l1"] == -1
+
+
+def test_correlations_of_large_tables_resample_networks() -> None:
+    units = by_rate(0)
+    assert set(claims.correlations(units, "rate", n_resamples=20).resamples) >= {"networks", "nothing (Fisher's z)"}
+
+
+# --------------------------------------------------------------------------------------------- slopes of same units
+
+
+def single_units(slope: float = 0.0, seeds: int = 1, fc: float = 0.7) -> pd.DataFrame:
+    """Ten units of two convs and the fc units of the classes, for the networks of GRID; MIS .8 + slope * rate in the
+    convs that live on. The weakest half of the convs (MIS .3 lower) is dead at the highest rate: live means rise."""
+    rows = pd.DataFrame(
+        [(f"inception{block}.branch1.conv", "conv", unit) for block in ("5a", "5b") for unit in range(10)]
+        + [("fc", "fc", unit) for unit in range(CLASSES + 1)],
+        columns=["layer", "kind", "unit"],
+    )
+    table = accuracy({key: [GRID[key][0]] * seeds for key in GRID}).merge(rows, how="cross")
+    weak = (table.kind == "conv") & (table.unit < 5)
+    mis = (0.8 + slope * table.rate - 0.3 * weak).where(table.kind == "conv", fc) + 0.01 * (
+        table.seed - (seeds - 1) / 2
+    )
+    mis = mis.where(table.unit < CLASSES, 0.0) if fc != 0.7 else mis  # an output without a class
+    return table.assign(mis=mis, alive=~(weak & (table.rate == 0.8)))
+
+
+def test_unit_trends_are_those_of_the_units_that_live_on() -> None:
+    found = claims.unit_trends(single_units(0.25), n_resamples=20)
+    assert found.series.tolist() == ["connection_l1", "unstructured_global", "structured_l1"]
+    assert found.slope.to_numpy() == pytest.approx(0.25)  # live means would rise by .15 / .4 more
+    assert (found.units == 10).all() and (found.layers == 2).all() and (found.networks == 2).all()
+    assert found.seeds_low.isna().all()  # one seed says nothing of others
+
+
+def test_unit_trends_have_a_slope_per_seed() -> None:
+    units = single_units(0.25, seeds=2)
+    units.loc[(units.seed == 1) & (units.rate == 0.8), "mis"] += 0.04
+    row = claims.unit_trends(units, n_resamples=20).iloc[0]
+    assert row.seeds == pytest.approx([0.25, 0.35]) and row.slope == pytest.approx(0.30)
+    mean, low, high = students([0.25, 0.35])
+    assert (row.seeds_low, row.seeds_high) == pytest.approx((low, high)) and mean == pytest.approx(row.slope)
+
+
+def test_unit_trends_of_nothing_is_an_empty_table_and_stands_beside_c4() -> None:
+    empty = claims.unit_trends(single_units().query("rate == 0"))
+    assert len(empty) == 0 and "slope" in empty
+    trends = pd.DataFrame({"low": [0.1, -0.1, -0.3, 0.2], "high": [0.2, 0.1, -0.2, 0.3]})
+    with_trends = claims.verdicts(accuracy(), by_rate(0), unrelated(CLASSES), trends).set_index("claim").why["C4"]
+    assert with_trends.endswith("; same units: up in 2, down in 1 of 4 series (intervals over units)")
+    without = claims.verdicts(accuracy(), by_rate(0), unrelated(CLASSES), empty).set_index("claim").why["C4"]
+    assert without == judge("C4", units=by_rate(0)).why
+
+
+# --------------------------------------------------------------------------------------------------- open questions
+
+
+def test_one_row_per_question() -> None:
+    table = questions()
+    assert list(table.claim) == ["Q1", "Q2", "Q3"] and list(table.columns) == list(claims.Verdict._fields)
+    assert table.map(lambda cell: isinstance(cell, str) and cell != "").all(axis=None)
+
+
+def test_q1_is_within_layers_and_untested_without_truth() -> None:
+    """In both layers MIS follows the truth, while the layer of higher MIS has less of it."""
+    generator = np.random.default_rng(0)
+    mis = generator.uniform(size=60)
+    layer = np.repeat(["a", "b"], 30)
+    truth = pd.DataFrame(
+        {
+            "layer": layer,
+            "mis": mis + 5 * (layer == "b"),
+            "concept_selectivity": mis + 0.1 * generator.normal(size=60) - 5 * (layer == "b"),
+        }
+    )
+    row = questions(truth=truth).iloc[0]
+    assert row.verdict == "holds" and "60 units of one network" in row.why
+    assert questions(truth=truth.assign(mis=-truth.mis)).iloc[0].verdict == "does not hold"
+    assert questions().iloc[0].verdict == "not tested"
+
+
+@pytest.mark.parametrize(
+    ("iterative", "rewound", "verdict", "best"),
+    [
+        ([0.50], [0.40], "holds", "iterative"),
+        ([0.50], [0.70], "does not hold", "rewound"),
+        ([0.61], [0.40], "cannot be told", "iterative"),
+        ([], [], "not tested", None),
+    ],
+)
+def test_q2_one_shot_is_best_if_it_beats_all_others(iterative: list, rewound: list, verdict: str, best: str) -> None:
+    changes = {("structured_l1", 0.8, "iterative"): iterative, ("structured_l1", 0.8, "rewound"): rewound}
+    row = questions(accuracy(changes)).iloc[1]
+    assert row.verdict == verdict
+    if best:
+        top1 = (iterative if best == "iterative" else rewound)[0]
+        gap = shown(top1 - 0.60, *newcombe(top1, 0.60, N))
+        assert row.ours == f"best other: {best} structured_l1 at 0.8 {gap}"
+        assert row.why.endswith("; 2 comparisons, each at 95 %")
+        assert (": rewound structured_l1 at 0.8;" in row.why) == (verdict == "does not hold")
+    else:
+        assert row.ours == "-" and row.why == claims.NOTHING
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.4, "holds"), (0.9, "does not hold"), (0.5, "cannot be told")])
+def test_q3_compares_the_classes_outputs_with_the_last_block(low: float, verdict: str) -> None:
+    """Live convs of the last block have .8 on top and .5 below; the block before it does not count."""
+    units = single_units(fc=low)
+    last = (units.kind == "conv") & units.layer.str.startswith("inception5b")
+    units.loc[(units.kind == "conv") & ~last, "mis"] = -9.0
+    units.loc[last, "mis"] = 0.5 + 0.02 * (-1.0) ** (units.method == "connection_l1")[last]
+    units.loc[units.method == "random_init", "mis"] = -9.0
+    row = questions(units=units).iloc[2]
+    assert row.verdict == verdict and row.statement.endswith("the convs of inception5b")
+    gaps = [
+        0.5 + 0.02 * (1 if method != "connection_l1" else -1) - low for method, *_ in GRID if method != "random_init"
+    ]
+    assert row.ours == f"inception5b - fc = {shown(*students(gaps))}"
+    assert f"over {len(gaps)} configurations" in row.why

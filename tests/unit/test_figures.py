@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from prunelens import figures
 from prunelens.figures import LOOKS, METHOD_COLORS, Cell
-from prunelens.statistics import grouped_correlations, mean_interval
+from prunelens.statistics import mean_interval
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +77,6 @@ def line(axis, color: str, dashes: str = "-"):
     return found[0]
 
 
-def histogram() -> pd.DataFrame:
-    return pd.DataFrame({"method": "dense", "left": [-1.0, 0.0], "right": [0.0, 1.0], "count": [3, 1]})
-
-
 def layers() -> pd.DataFrame:
     """Two methods along the network, in an order that is not the network's; connection_l1 is .1 lower."""
     names = ["conv1.conv", "conv2.conv", "inception3a.branch1.conv", "inception3a.branch4.1.conv", "inception5b.branch1.conv", "fc"]  # noqa: E501 # fmt: skip
@@ -91,12 +87,66 @@ def layers() -> pd.DataFrame:
 
 def net_gains() -> pd.DataFrame:
     rows = [
-        ("structured_l1", "one_shot", 0.8, 0, -0.20, -0.25, -0.15),
-        ("structured_l1", "iterative", 0.8, 0, -0.10, -0.15, -0.05),
-        ("connection_l1", "one_shot", 0.4, 0, 0.01, -0.01, 0.03),
-        ("connection_l1", "one_shot", 0.4, 1, 0.02, -0.02, 0.06),
+        ("structured_l1", "one_shot", 0.8, -0.20, -0.25, -0.15, [-0.20]),
+        ("structured_l1", "iterative", 0.8, -0.10, -0.15, -0.05, [-0.10]),
+        ("connection_l1", "one_shot", 0.4, 0.015, -0.01, 0.04, [0.01, 0.02]),
     ]
-    return pd.DataFrame(rows, columns=["method", "schedule", "rate", "seed", "net_gain", "low", "high"])
+    return pd.DataFrame(rows, columns=["method", "schedule", "rate", "net_gain", "low", "high", "seeds"])
+
+
+def scans() -> pd.DataFrame:
+    """Two scans of two layers at two rates; the second scan lacks a row."""
+    rows = [
+        (scan, layer, rate, kept)
+        for scan, factor in (("ours", 1.0), ("published", 0.5))
+        for layer, rate, kept in (("inception3a.branch1.conv", 0.4, 1.0), ("inception3a.branch1.conv", 0.8, 0.6),
+                                  ("inception5b.branch1.conv", 0.4, 0.8), ("inception5b.branch1.conv", 0.8, 0.2))
+        if (scan, layer, rate) != ("published", "inception5b.branch1.conv", 0.8)
+        for kept in [kept * factor]
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["scan", "layer", "rate", "kept"])
+
+
+def courses_of_compute() -> pd.DataFrame:
+    """The cheap method is beaten by the dear one at twice the compute; a third run is dear and bad."""
+    rows = [
+        ("connection_l1", "one_shot", 0.8, 1.0, 0.5), ("connection_l1", "one_shot", 0.8, 2.0, 0.6),
+        ("structured_l1", "one_shot", 0.8, 1.0, 0.3), ("structured_l1", "iterative", 0.8, 2.0, 0.8),
+        ("dense_retrained", "one_shot", 0.0, 1.0, 0.9), ("dense_retrained", "one_shot", 0.0, 2.0, 0.9),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "schedule", "rate", "pflops", "top1"])
+
+
+def speeds() -> pd.DataFrame:
+    rows = [
+        ("structured_l1", 0.8, form, batch, speedup, speedup - 0.1, speedup + 0.2, allowed)
+        for batch in (1, 32)
+        for form, speedup, allowed in (("masked", 1.0, 1.0), ("compact", 2.1, 3.0))
+    ]
+    columns = ["method", "rate", "form", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def correlations() -> pd.DataFrame:
+    """Two panels of three rows; one row has no value anywhere, one only in the first panel."""
+    rows = [
+        ("rate", "structured, L1", "structured_l1", 0.5, 0.1, 0.8, 9),
+        ("rate", "connection, L1", "connection_l1", np.nan, np.nan, np.nan, 2),
+        ("rate", "pooled", "", -0.2, -0.6, 0.3, 12),
+        ("sparsity", "structured, L1", "structured_l1", np.nan, np.nan, np.nan, 9),
+        ("sparsity", "connection, L1", "connection_l1", np.nan, np.nan, np.nan, 2),
+        ("sparsity", "pooled", "", 0.7, 0.4, 0.9, 12),
+    ]
+    return pd.DataFrame(rows, columns=["panel", "row", "method", "r", "low", "high", "n"])
+
+
+def trends() -> pd.DataFrame:
+    rows = [
+        ("a", "structured_l1", "one_shot", "same units", 0.1, 0.05, 0.15, [0.09, 0.11]),
+        ("a", "structured_l1", "one_shot", "all units", 0.3, np.nan, np.nan, []),
+        ("b", "structured_l1", "iterative", "same units", -0.1, -0.2, 0.0, [-0.1]),
+    ]
+    return pd.DataFrame(rows, columns=["series", "method", "schedule", "estimate", "slope", "low", "high", "seeds"])
 
 
 def class_table() -> pd.DataFrame:
@@ -107,7 +157,6 @@ def class_table() -> pd.DataFrame:
 
 
 def all_plots() -> dict:
-    forest = grouped_correlations(accuracies().query("schedule == 'one_shot' and rate > 0"), "rate", "top1", "method")
     mask = np.random.default_rng(0).random((6, 5, 3, 3)) > 0.5
     return {
         "accuracy": lambda: figures.accuracy_by_rate(accuracies(), chance=0.1),
@@ -118,8 +167,12 @@ def all_plots() -> dict:
         "curves": lambda: figures.learning_curves(courses()),
         "sparsity": lambda: figures.sparsity_bars(sparsities()),
         "masks": lambda: figures.mask_picture({"structured_l1": mask, "connection_l1": ~mask}),
-        "weights": lambda: figures.weight_histogram(histogram()),
-        "forest": lambda: figures.correlation_forest(forest),
+        "sensitivity": lambda: figures.sensitivity_maps(scans()),
+        "compute": lambda: figures.pareto(courses_of_compute()),
+        "speed": lambda: figures.speedups(speeds()),
+        "forest": lambda: figures.forest(correlations()),
+        "forest of one panel": lambda: figures.forest(correlations().query("panel == 'rate'")),
+        "slopes": lambda: figures.slopes(trends(), "MIS per unit of rate"),
         "layers": lambda: figures.layer_profile(layers(), "mis"),
         "gains": lambda: figures.gains(net_gains()),
         "classes": lambda: figures.class_scatter(class_table()),
@@ -251,24 +304,29 @@ def test_mask_picture_shows_the_kept_share():
     assert np.array_equal(shown, [[0, 1, 0], [0, 0, 0.5]])
 
 
-def test_weight_histogram_is_a_share():
-    stairs = figures.weight_histogram(histogram()).axes[0].patches[0]
-    assert list(stairs.get_data().values) == [0.75, 0.25]
+def test_sensitivity_maps_put_every_share_in_its_place():
+    figure = figures.sensitivity_maps(scans())
+    ours, published = (axis.images[0].get_array() for axis in figure.axes[:2])
+    assert np.array_equal(ours, [[1, 0.6], [0.8, 0.2]])
+    assert np.array_equal(published.filled(np.nan), [[0.5, 0.3], [0.4, np.nan]], equal_nan=True)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["3a", "5b"]
 
 
-def test_forest_shows_every_row_and_a_missing_correlation():
-    table = pd.DataFrame(
-        {
-            "method": ["structured_l1", "pooled"],
-            "r": [0.5, np.nan],
-            "low": [0.1, np.nan],
-            "high": [0.8, np.nan],
-            "n": [9, 2],
-        }
-    )
-    axis = figures.correlation_forest(table).axes[0]
-    assert [text.get_text() for text in axis.texts] == ["+0.50 [+0.10, +0.80], n = 9", "no value, n = 2"]
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["structured, L1", "pooled"]
+def test_the_front_of_compute_is_what_nothing_cheaper_beats():
+    axis = figures.pareto(courses_of_compute()).axes[0]
+    front = next(drawn for drawn in axis.lines if drawn.get_drawstyle() == "steps-post")
+    assert list(front.get_xdata()) == [1, 2] and list(front.get_ydata()) == [0.5, 0.8]
+
+
+def test_speedups_show_both_forms_and_what_the_macs_allow():
+    axis = figures.speedups(speeds()).axes[1]
+    points = {
+        (one.get_marker(), one.get_markerfacecolor()): one.get_xdata()[0]
+        for one in axis.lines
+        if len(one.get_xdata()) == 1
+    }
+    color = METHOD_COLORS["structured_l1"]
+    assert points == {("s", "white"): 1.0, ("s", color): 2.1, ("x", "#222222"): 3.0}
 
 
 def test_layer_profile_follows_the_network():
@@ -294,10 +352,10 @@ def test_layer_profile_averages_networks_of_one_method():
         figures.layer_profile(layers(), "sparsity")
 
 
-def test_gains_draws_every_seed_with_its_interval_in_the_row_of_its_configuration():
+def test_gains_draws_each_interval_and_its_seeds_in_the_row_of_the_configuration():
     axis = figures.gains(net_gains()).axes[0]
     names = [tick.get_text() for tick in axis.get_yticklabels()]
-    assert names == ["connection, L1, 0.4", "structured, L1, 0.8", "structured, L1, iterative, 0.8"]
+    assert names == ["connection, L1, 0.4", "structured, L1, 0.8", "structured, L1, 0.8 (iterative)"]
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first row is the uppermost
     zero, *drawn = axis.lines
     assert list(zero.get_xdata()) == [0, 0]
@@ -305,10 +363,15 @@ def test_gains_draws_every_seed_with_its_interval_in_the_row_of_its_configuratio
     shown = net_gains().sort_values("rate", kind="stable")
     assert [tuple(bar.get_xdata()) for bar in bars] == list(zip(shown.low, shown.high, strict=True))
     assert [point.get_xdata()[0] for point in points] == list(shown.net_gain)
-    assert [point.get_ydata()[0] for point in points] == pytest.approx([-0.2, 0.2, 1, 2])
-    assert [list(bar.get_ydata()) for bar in bars] == [[point.get_ydata()[0]] * 2 for point in points]
+    assert [point.get_ydata()[0] for point in points] == [0, 1, 2]
+    assert [dots.get_offsets()[:, 0].tolist() for dots in axis.collections] == shown.seeds.tolist()
     colors = [METHOD_COLORS[method].lower() for method in shown.method]
     assert [to_hex(one.get_color()) for one in bars] == [to_hex(one.get_color()) for one in points] == colors
+
+
+def test_names_of_methods():
+    assert figures.look("connection_l1_reinitialised").label == "connection, L1, weights drawn anew"
+    assert figures.look("mine.methods.keep_first").label == "keep first"
 
 
 def test_class_scatter_draws_a_point_per_class_and_network():
@@ -328,6 +391,44 @@ def test_class_scatter_legend_has_the_methods_only():
 def test_class_scatter_needs_no_more_columns_than_it_says():
     figure = figures.class_scatter(class_table()[["method", "mis", "top1"]])
     assert len(figure.axes[0].collections) == 2
+
+
+def test_class_scatter_smooths_each_network_alone():
+    """Accuracy falls with MIS in one network and rises in the other: the smooths of straight lines are those lines."""
+    mis = np.linspace(0.5, 0.9, 9)
+    networks = [pd.DataFrame({"method": "dense", "variant": f"{slope}", "mis": mis, "top1": 0.5 + slope * mis}) for slope in (-0.5, 0.5)]  # noqa: E501 # fmt: skip
+    for drawn, network in zip(figures.class_scatter(pd.concat(networks)).axes[0].lines, networks, strict=True):
+        assert drawn.get_xdata() == pytest.approx(network.mis) and drawn.get_ydata() == pytest.approx(network.top1)
+    pooled = figures.class_scatter(pd.concat(networks).drop(columns="variant")).axes[0].lines
+    assert len(pooled) == 1
+
+
+def test_forest_draws_every_value_in_its_panel_and_leaves_out_rows_without_any():
+    first, second = figures.forest(correlations()).axes
+    assert [tick.get_text() for tick in first.get_yticklabels()] == ["structured, L1  n = 9", "pooled  n = 12"]
+    assert [text.get_text() for text in first.texts] == ["+0.50", "\N{MINUS SIGN}0.20"]
+    assert [text.get_text() for text in second.texts] == ["no value", "+0.70"]
+    assert [tuple(one.get_xdata()) for one in second.lines[1:]] == [(0.4, 0.9), (0.7,)]
+    assert all(set(one.get_ydata()) == {1} for one in second.lines[1:])  # the row of its name
+    assert to_hex(first.lines[1].get_color()) == METHOD_COLORS["structured_l1"].lower()
+    assert (first.get_title("left"), second.get_title("left")) == ("rate", "sparsity")
+
+
+def test_forest_of_one_panel_says_the_interval():
+    axis = figures.forest(correlations().query("panel == 'rate'")).axes[0]
+    assert [text.get_text() for text in axis.texts] == [
+        "+0.50 [+0.10, +0.80], n = 9",
+        "-0.20 [-0.60, +0.30], n = 12".replace("-", "\N{MINUS SIGN}"),
+    ]
+
+
+def test_slopes_draws_the_estimates_of_a_series_apart_and_its_seeds():
+    axis = figures.slopes(trends(), "slope").axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["structured, L1", "structured, L1 (iterative)"]
+    points = [one for one in axis.lines if len(one.get_xdata()) == 1]
+    assert [(one.get_xdata()[0], round(one.get_ydata()[0], 2)) for one in points] == [(0.1, -0.15), (0.3, 0.15), (-0.1, 0.85)]  # noqa: E501 # fmt: skip
+    assert [one.get_markerfacecolor() == "white" for one in points] == [False, True, False]
+    assert [dots.get_offsets()[:, 0].tolist() for dots in axis.collections] == [[0.09, 0.11], [], [-0.1]]
 
 
 def test_confusion_is_in_percent_of_the_true_class():
@@ -393,8 +494,8 @@ def test_save_gives_the_same_bytes_again(tmp_path):
 
 
 def test_save_cut_off_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
-    figure = figures.weight_histogram(histogram())
-    figures.save(figure, "w", histogram(), "old", tmp_path)
+    figure = figures.class_scatter(class_table())
+    figures.save(figure, "w", class_table(), "old", tmp_path)
     old = (tmp_path / "w.csv").read_bytes()
 
     def fail(self, path, **options):
@@ -403,6 +504,6 @@ def test_save_cut_off_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     with pytest.raises(OSError, match="disk full"):
-        figures.save(figure, "w", histogram(), "new", tmp_path)
+        figures.save(figure, "w", class_table(), "new", tmp_path)
     assert (tmp_path / "w.csv").read_bytes() == old
     assert not list(tmp_path.glob(".*"))

@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from prunelens import activations, interpretability
-from prunelens.interpretability import clarity, class_selectivity, fit_temperature, margins, score, tasks
+from prunelens.interpretability import (
+    fit_temperature,
+    gram,
+    margins,
+    principal_unit,
+    random_units,
+    shuffled,
+    summarize,
+    tasks,
+)
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -74,6 +84,9 @@ def test_shortcut_equals_the_sum_over_pairs(queries):
         [defined_margin(chosen, top, bottom, u, i, lambda a, b: rows[a] @ rows[b]) for i in range(4)] for u in range(5)
     ]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    looked_up = margins(top, bottom, gram(rows), 4, 3, queries, seed=7, layer="x")
+    np.testing.assert_allclose(looked_up, expected, atol=1e-6)
+    assert looked_up.dtype == found.dtype == np.float32
 
 
 def test_scale_2_is_minus_the_squared_distance():
@@ -86,6 +99,7 @@ def test_scale_2_is_minus_the_squared_distance():
         for u in range(3)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(margins(top, bottom, gram(rows), 3, 3, scale=2.0), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -114,26 +128,13 @@ def test_planted_clusters_by_hand():
     bottom = np.stack([y, swapped_y, 9 + np.arange(9)])
     np.testing.assert_allclose(margins(top, bottom, rows, n_tasks, k), [[2, 2, 2], [2, -2, 2], [0, 0, 0]])
 
-    table = score(top, bottom, rows, temperature=1.0, n_tasks=n_tasks, n_explanations=k)
+    table = summarize(margins(top, bottom, rows, n_tasks, k), temperature=1.0)
     sigmoid = 1 / (1 + np.exp(-2.0))
-    assert list(table.columns) == ["unit", "mis", "two_afc_accuracy", "margin"]
+    assert list(table.columns) == ["unit", "mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]
     assert table.unit.tolist() == [0, 1, 2]
     np.testing.assert_allclose(table.mis, [sigmoid, (1 + sigmoid) / 3, 0.5], atol=1e-6)
     np.testing.assert_allclose(table.two_afc_accuracy, [1, 2 / 3, 0])
     np.testing.assert_allclose(table.margin, [2, 2 / 3, 0], atol=1e-6)
-
-
-def test_a_perfect_unit_scores_1_and_random_units_at_chance():
-    rows = unit_rows(1000, 32)
-    values = np.random.default_rng(1).standard_normal((1000, 200)).astype(np.float32)
-    values[:, 0] = 5 * rows[:, 0]
-    rows[:, 0] *= 20  # the similarity sees what unit 0 responds to
-    keys = activations.tie_keys([str(i) for i in range(1000)], 0)
-    top, bottom = activations.extremes(values, 200, keys)
-    table = score(top, bottom, rows, temperature=1.0)
-    assert table.two_afc_accuracy[0] == 1 and table.mis[0] > 0.999
-    assert abs(table.two_afc_accuracy[1:].mean() - 0.5) < 0.05
-    assert abs(table.mis[1:].mean() - 0.5) < 0.05
 
 
 def test_permuting_the_files_changes_nothing():
@@ -145,7 +146,7 @@ def test_permuting_the_files_changes_nothing():
     def run(order: np.ndarray):
         keys = activations.tie_keys([names[i] for i in order], 0)
         top, bottom = activations.extremes(values[order], 20, keys)
-        return score(top, bottom, rows[order], 0.1, n_tasks=5, n_explanations=3)
+        return summarize(margins(top, bottom, rows[order], 5, 3), 0.1)
 
     shuffled = run(np.random.default_rng(3).permutation(n))
     np.testing.assert_allclose(shuffled, run(np.arange(n)), atol=1e-6)
@@ -164,10 +165,18 @@ def test_chunks_and_kinds_of_embeddings_change_nothing():
     np.testing.assert_allclose(half, found, atol=1e-3)
 
 
+def test_chunks_of_look_ups_change_nothing():
+    rows = unit_rows(400, 8)
+    top, bottom = (np.tile(ranked, (300, 1)) for ranked in random_extremes(20, 400, 200))
+    np.testing.assert_allclose(margins(top, bottom, gram(rows)), margins(top, bottom, rows), atol=1e-6)
+
+
 def test_too_few_images_states_both_numbers():
     top, bottom = random_extremes(1, 399, 199)
     with pytest.raises(ValueError, match=r"399 images are too few.* = 400"):
         margins(top, bottom, unit_rows(399, 4))
+    with pytest.raises(ValueError, match=r"399 images are too few"):
+        margins(top, bottom, gram(unit_rows(399, 4)))
     with pytest.raises(ValueError, match=r"200 extremes a unit are needed, found 199 top"):
         margins(top, bottom, unit_rows(400, 4))
 
@@ -176,8 +185,103 @@ def test_too_few_images_states_both_numbers():
 def test_a_bad_embedding_is_named(bad):
     rows = unit_rows(40, 4)
     rows[[23, 31], 2] = bad
-    with pytest.raises(ValueError, match="image 23 is not finite"):
+    with pytest.raises(ValueError, match="2 of 40 images are not finite, the first of image 23"):
         margins(*random_extremes(1, 40, 8), rows, 2, 3)
+    with pytest.raises(ValueError, match="not finite"):
+        gram(rows)
+
+
+def test_a_layer_without_units_has_no_margins():
+    nobody = np.empty((0, 8), np.int64)
+    found = margins(nobody, nobody, unit_rows(40, 4), 2, 3)
+    assert found.shape == (0, 2)
+    assert len(summarize(found, 1.0)) == 0
+
+
+# --------------------------------------------------------------------------------------------- intervals
+
+
+def test_interval_by_hand():
+    """Three units of two tasks: sigmoids (1, 0), resampled means 0, .5 or 1; (.5, .5), no spread; (1, 1)."""
+    table = summarize(np.array([[99.0, -99], [0, 0], [99, 99]]), 1.0)
+    np.testing.assert_allclose(table.mis_low, [0, 0.5, 1], atol=1e-12)
+    np.testing.assert_allclose(table.mis_high, [1, 0.5, 1], atol=1e-12)
+
+
+def test_interval_is_the_percentile_bootstrap_of_the_tasks():
+    found = np.random.default_rng(0).normal(0.5, 1, (1500, 20))  # more than one chunk
+    table = summarize(found, 1.0, resamples=4000)
+    scores = 1 / (1 + np.exp(-found[1499]))
+    expected = scipy.stats.bootstrap((scores,), np.mean, method="percentile", n_resamples=4000, rng=1)
+    assert table.mis_low[1499] == pytest.approx(expected.confidence_interval.low, abs=0.01)
+    assert table.mis_high[1499] == pytest.approx(expected.confidence_interval.high, abs=0.01)
+    again = summarize(found, 1.0, resamples=4000)
+    np.testing.assert_array_equal(again.mis_low, table.mis_low)
+    assert not np.array_equal(summarize(found, 1.0, resamples=4000, seed=1).mis_low, table.mis_low)
+
+
+def test_interval_holds_the_expected_score_as_often_as_it_says():
+    found = np.random.default_rng(1).normal(0.3, 0.5, (2000, 20))
+    truth = (1 / (1 + np.exp(-np.random.default_rng(2).normal(0.3, 0.5, 10**6)))).mean()
+    table = summarize(found, 1.0)
+    covered = ((table.mis_low < truth) & (truth < table.mis_high)).mean()
+    assert 0.90 < covered < 0.95  # a percentile interval of 20 values is a little short
+
+
+# -------------------------------------------------------------------------------------- controls and anchors
+
+
+def anchored(values: np.ndarray, rows: np.ndarray, temperature: float = 0.1):
+    keys = activations.tie_keys([str(i) for i in range(len(values))], 0)
+    return summarize(margins(*activations.extremes(values, 200, keys), rows), temperature)
+
+
+@pytest.fixture(scope="module")
+def two_kinds() -> np.ndarray:
+    """1,000 embeddings of two kinds of image, 2 apart along the first axis, noise of .05 along 31 others."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 0.05, (1000, 32)).astype(np.float32)
+    rows[:, 0] = rng.permutation(np.repeat([-1, 1], 500))
+    return rows
+
+
+def test_upper_anchor_by_hand(two_kinds):
+    """It tells the two kinds apart: margin <q+ - q-, E+ - E-> = 2 * 2, up to the noise."""
+    table = anchored(principal_unit(two_kinds), two_kinds, temperature=4.0)
+    assert table.two_afc_accuracy.tolist() == [1]
+    assert table.margin[0] == pytest.approx(4, abs=0.05)
+    assert table.mis[0] == pytest.approx(1 / (1 + np.exp(-1)), abs=0.01)
+
+
+def test_upper_anchor_is_the_first_principal_component():
+    rows = np.random.default_rng(0).standard_normal((50, 12)).astype(np.float32)
+    for table in (rows, rows[:8], rows.astype(np.float16)):  # more images than features, and fewer
+        centred = table.astype(np.float32) - table.astype(np.float32).mean(axis=0)
+        expected = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+        found = principal_unit(table)
+        assert found.shape == (len(table), 1) and found.dtype == np.float32
+        np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(expected), rtol=1e-2, atol=1e-3)
+        np.testing.assert_array_equal(principal_unit(table), found)
+    with pytest.raises(ValueError, match="all 5 images are equal"):
+        principal_unit(np.ones((5, 3)))
+
+
+def test_lower_anchor_is_at_chance(two_kinds):
+    values = random_units(1000, 200, seed=0)
+    assert values.shape == (1000, 200) and values.dtype == np.float32
+    table = anchored(values, two_kinds)
+    assert table.mis.mean() == pytest.approx(0.5, abs=0.03)
+    assert table.two_afc_accuracy.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_shuffled_images_take_a_perfect_unit_to_chance(two_kinds):
+    values = principal_unit(two_kinds)
+    assert anchored(values, two_kinds).mis[0] > 0.999
+    scores = [anchored(values, shuffled(two_kinds, seed)).mis[0] for seed in range(40)]
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_array_equal(np.sort(shuffled(two_kinds, 0), axis=0), np.sort(two_kinds, axis=0))
+    assert not np.array_equal(shuffled(two_kinds, 0, "a"), shuffled(two_kinds, 0, "b"))
+    np.testing.assert_array_equal(shuffled(two_kinds, 1, "a"), shuffled(two_kinds, 1, "a"))
 
 
 # ------------------------------------------------------------------------------------------- temperature
@@ -203,32 +307,7 @@ def test_temperature_needs_more_than_chance():
         fit_temperature(np.zeros((3, 2)))
     with pytest.raises(ValueError, match="finite"):
         fit_temperature(np.array([[1.0, np.nan]]))
+    with pytest.raises(ValueError, match="are all units dead"):
+        fit_temperature(np.empty((0, 20)))
     with pytest.raises(ValueError, match="positive"):
         interpretability.summarize(np.ones((1, 2)), 0)
-
-
-# ----------------------------------------------------------------------------------------- other measures
-
-
-def test_clarity_is_the_mean_cosine_of_pairs():
-    rows = 5 * np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)
-    top = random_extremes(4, 30, 10)[0]
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    first, second = np.triu_indices(10, 1)
-    expected = [np.mean([unit[u[a]] @ unit[u[b]] for a, b in zip(first, second, strict=True)]) for u in top]
-    np.testing.assert_allclose(clarity(top, rows), expected, atol=1e-6)
-    identical = np.tile(rows[:1], (30, 1))
-    np.testing.assert_allclose(clarity(top, identical), 1, atol=1e-5)
-    with pytest.raises(ValueError, match="at least 2"):
-        clarity(top[:, :1], rows)
-
-
-def test_class_selectivity_by_hand():
-    labels = np.array([0, 0, 1, 2])
-    # Class means: (1, 0, 0) -> 1; (2, 2, 2) -> 0; (4, 1, 3) -> (4 - 2) / (4 + 2); dead -> undefined.
-    values = np.array([[1, 2, 3, 0], [1, 2, 5, 0], [0, 2, 1, 0], [0, 2, 3, 0]], np.float32)
-    np.testing.assert_allclose(class_selectivity(values, labels), [1, 0, 1 / 3, np.nan])
-    with pytest.raises(ValueError, match="after the ReLU"):
-        class_selectivity(values - 1, labels)
-    with pytest.raises(ValueError, match="found 1"):
-        class_selectivity(values, np.zeros(4, int))

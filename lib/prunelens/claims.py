@@ -102,11 +102,12 @@ def _order_of_methods(retrained: pd.DataFrame) -> Verdict:
         for rate in rates
     }
     judged = {rate: _all_hold([_sign(gap) for gap, _ in gaps.values()]) for rate, gaps in found.items()}
+    tested = [one for one in judged.values() if one != "not tested"]
     verdict = judged[rates[0]] if rates else "not tested"
     ours = "; ".join(f"{pair}: {_show(gap)}" for pair, (gap, _) in found[rates[0]].items()) if rates else "-"
     why = _decisive(found[rates[0]] if rates else {}, verdict)
     if verdict != "not tested":
-        why += f"; the order holds at {list(judged.values()).count('holds')} of {len(rates)} rates"
+        why += f"; the order holds at {tested.count('holds')} of {len(tested)} rates"
     statement = "connection sparsity (masked) > unstructured > structured" + (f" at {rates[0]:g}" if rates else "")
     return Verdict("C2", statement, ".705, .676, .443 at .8", ours, verdict, why, "03_accuracy_by_rate")
 
@@ -291,10 +292,12 @@ def _class_accuracy(classes: pd.DataFrame) -> Verdict:
 
 
 def _truth(truth: pd.DataFrame | None) -> Verdict:
-    question = "Q1", "units of higher MIS tell one known concept better, within layers", "left open"
+    question = "Q1", "units that rank higher by MIS in their layer tell a known concept better", "left open"
     if truth is None:
         return Verdict(*question, "-", "not tested", "no table of known concepts was given", "-")
-    r = statistics.within_group_correlation(truth, "mis", "concept_selectivity", "layer")
+    both = truth[["layer", "mis", "concept_selectivity"]].dropna()
+    ranks = both.groupby("layer").rank(pct=True).assign(layer=both.layer)
+    r = statistics.within_group_correlation(ranks, "mis", "concept_selectivity", "layer")
     found = Interval(r.r, r.low, r.high)
     return Verdict(*question, f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f})", _sign(found),
                    _reason(found, f"{r.n} units of one network"), "07_truth")  # fmt: skip
@@ -338,15 +341,20 @@ def difference(
 ) -> Interval:
     """Top-1 of one (method, rate) minus another's, of the given schedules; NaN where the profile lacks one.
 
-    With several seeds Student's interval over the seeds' paired differences; with one seed Newcombe's over images.
+    With several seeds Student's interval over the seeds' paired differences. With one seed, or where all seeds differ
+    by the same (networks at chance often do) and would give an interval of no width, Newcombe's over images.
     """
     paired = differences(accuracy, left, right, schedules)
-    if len(paired) > 1:
-        return statistics.mean_interval(paired.difference)
     if len(paired) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
-    one = paired.iloc[0]
+    if _vary(paired):
+        return statistics.mean_interval(paired.difference)
+    one = paired.mean()
     return Interval(one.difference, *statistics.difference_interval(one.left, one.right, int(one.n)))
+
+
+def _vary(paired: pd.DataFrame) -> bool:
+    return bool(paired.difference.max() - paired.difference.min() > 1e-9)
 
 
 def differences(
@@ -377,8 +385,8 @@ NOTHING = "the profile has no networks for it"
 
 
 def _over(paired: pd.DataFrame) -> str:
-    if len(paired) == 1:
-        return f"{paired.n.iloc[0]:.0f} images, one seed"
+    if len(paired) and not _vary(paired):
+        return f"{paired.n.iloc[0]:.0f} images, {'one seed' if len(paired) == 1 else f'{len(paired)} equal seeds'}"
     return f"{len(paired)} seeds"
 
 

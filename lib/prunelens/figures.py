@@ -539,7 +539,8 @@ def _smooth(x: pd.Series, y: pd.Series) -> NDArray:
     present = (x.notna() & y.notna()).to_numpy()
     if present.sum() < 5:
         return np.empty((0, 2))
-    return lowess(y[present], x[present], frac=0.8)
+    # No robust iterations: they take a class that differs from many at 0 or 1 for an outlier.
+    return lowess(y[present], x[present], frac=1, it=0)
 
 
 def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
@@ -674,7 +675,7 @@ def forest(table: pd.DataFrame) -> Figure:
                 _correlation(row, alone=len(panels) == 1), (1.02, y), xycoords=("axes fraction", "data"),
                 va="center", fontsize=8, annotation_clip=False,
             )  # fmt: skip
-        axis.set(xlim=(-1.05, 1.05), ylim=(len(names) - 0.5, -0.5), title=panel if len(panels) > 1 else "")
+        axis.set(xlim=(-1.12, 1.12), ylim=(len(names) - 0.5, -0.5), title=panel if len(panels) > 1 else "")
         axis.set_xticks([-1, 0, 1] if len(panels) > 1 else [-1, -0.5, 0, 0.5, 1])
         axis.grid(False, axis="y")
     counts = [f"  n = {n}" if len(panels) > 1 else "" for n in names.n]

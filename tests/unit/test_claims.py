@@ -181,6 +181,14 @@ def test_c1a_with_several_seeds_is_students_interval_over_pairs(differences: lis
     assert judge("C1a", table.sample(frac=1, random_state=0)).ours == row.ours  # pairs are by seed, not by place
 
 
+def test_seeds_that_all_differ_alike_are_no_proof() -> None:
+    """Three networks at chance, of one accuracy: an interval over them would have no width."""
+    same = {("dense_retrained", 0.0, "one_shot"): [0.13] * 3, ("connection_l1", 0.8, "one_shot"): [0.125] * 3}
+    row = judge("C1a", accuracy(same))
+    assert row.verdict == "cannot be told" and row.ours.startswith(shown(-0.005, *newcombe(0.125, 0.13, N)))
+    assert row.why == "interval over 1000 images, 3 equal seeds is on both sides of 0"
+
+
 def test_seeds_that_only_one_side_has_are_left_out() -> None:
     both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.62, 0.73, 0.1]}
     assert judge("C1a", accuracy(both)).ours.startswith(shown(*students([0.02, 0.03])))
@@ -255,6 +263,10 @@ def test_c2_shows_the_tables_differences() -> None:
             "the order holds at 1 of 2 rates",
         ),
         ({("unstructured_global", 0.8, "one_shot"): []}, claims.NOTHING),
+        (
+            {("unstructured_global", 0.4, "one_shot"): []},  # a rate without this pair is no rate of the order
+            "interval over 1000 images, one seed is above 0; the order holds at 1 of 1 rates",
+        ),
     ],
 )
 def test_c2_names_the_pair_that_decides_and_at_how_many_rates_the_order_holds(changes: dict, why: str) -> None:
@@ -458,6 +470,13 @@ def test_c6a_over_all_trained_networks(gap: float, verdict: str) -> None:
         assert row.why.endswith(f"; lower in {int((gaps > 0).sum())}")
 
 
+def test_c6a_leaves_out_networks_whose_output_units_are_all_dead() -> None:
+    units = means(accuracy(), 0.8, 0.7 + 0.01 * (-1.0) ** pd.Series(range(len(GRID))))
+    units.loc[units.method == "connection_l1", "mis_fc"] = math.nan
+    row = judge("C6a", units=units)
+    assert f"over {len(GRID) - 3} configurations" in row.why and row.verdict == "holds"
+
+
 def test_c6a_counts_the_seeds_of_one_configuration_once() -> None:
     units = means(accuracy(), 0.8, 0.7 + 0.01 * (-1.0) ** pd.Series(range(len(GRID))))
     seeds = pd.concat([units.assign(seed=seed, mis_fc=units.mis_fc + shift) for seed, shift in enumerate([0.1, -0.1])])
@@ -648,6 +667,15 @@ def test_unit_trends_have_a_slope_per_seed() -> None:
     assert (row.seeds_low, row.seeds_high) == pytest.approx((low, high)) and mean == pytest.approx(row.slope)
 
 
+def test_unit_trends_of_seeds_are_over_the_same_units() -> None:
+    """A unit that dies in the second seed is left out of the first seed's slope too."""
+    units = single_units(0.25, seeds=2)
+    unit = (units.layer == "inception5b.branch1.conv") & (units.unit == 9) & (units.rate == 0.8)
+    units.loc[unit, "mis"] += 0.3
+    units.loc[unit & (units.seed == 1), "alive"] = False
+    assert claims.unit_trends(units, n_resamples=20).iloc[0].seeds == pytest.approx([0.25, 0.25])
+
+
 def test_unit_trends_of_nothing_is_an_empty_table_and_stands_beside_c4() -> None:
     empty = claims.unit_trends(single_units().query("rate == 0"))
     assert len(empty) == 0 and "slope" in empty
@@ -722,4 +750,8 @@ def test_q3_compares_the_classes_outputs_with_the_last_block(low: float, verdict
         0.5 + 0.02 * (1 if method != "connection_l1" else -1) - low for method, *_ in GRID if method != "random_init"
     ]
     assert row.ours == f"inception5b - fc = {shown(*students(gaps))}"
+    twice = pd.concat(
+        [units, units.assign(seed=1, mis=units.mis)]
+    )  # the same networks again are no more configurations
+    assert questions(units=twice).iloc[2].ours == row.ours
     assert f"over {len(gaps)} configurations" in row.why

@@ -133,9 +133,9 @@ def correlations() -> pd.DataFrame:
         ("rate", "structured, L1", "structured_l1", 0.5, 0.1, 0.8, 9),
         ("rate", "connection, L1", "connection_l1", np.nan, np.nan, np.nan, 2),
         ("rate", "pooled", "", -0.2, -0.6, 0.3, 12),
+        ("sparsity", "pooled", "", 0.7, 0.4, 0.9, 12),  # in another order than above
         ("sparsity", "structured, L1", "structured_l1", np.nan, np.nan, np.nan, 9),
         ("sparsity", "connection, L1", "connection_l1", np.nan, np.nan, np.nan, 2),
-        ("sparsity", "pooled", "", 0.7, 0.4, 0.9, 12),
     ]
     return pd.DataFrame(rows, columns=["panel", "row", "method", "r", "low", "high", "n"])
 

@@ -188,7 +188,19 @@ def test_ranks_within_groups_are_those_of_centred_values(method):
     alone = within_group_correlation(table.assign(method="all")[:15], "rate", "y", "method", method)
     single = correlation(table.rate[:15], table.y[:15], method)
     assert (alone.r, alone.low, alone.high) == pytest.approx((single.r, single.low, single.high))
-    assert found.low < found.r < found.high and (found.p < 0.05) == (found.low > 0)  # p and interval are of one z
+    z, width = math.atanh(found.r), math.atanh(found.high) - math.atanh(found.low)
+    error = width / (2 * stats.norm.ppf(0.975))
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z) / error))  # p and interval are of one z
+    assert found.high - found.low > expected.high - expected.low  # groups cost degrees of freedom
+
+
+def test_ranks_within_groups_keep_the_ties_of_centred_values():
+    """Centred, .1 .2 .3 and .7 .8 .9 are the same three values, but for their last bits."""
+    table = pd.DataFrame(
+        {"x": [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], "y": [1.0, 3.0, 2.0, 8.0, 9.0, 7.0], "g": list("aaabbb")}
+    )
+    exact = correlation([-1, 0, 1, -1, 0, 1], [-1, 1, 0, 0, 1, -1], "kendall")
+    assert within_group_correlation(table, "x", "y", "g", "kendall").r == pytest.approx(exact.r)
 
 
 def test_within_group_p_is_that_of_the_linear_model():

@@ -13,7 +13,7 @@ import pytest
 from prunelens.study import Study
 
 TINY = [
-    "pruning.methods=[structured_l1]", "pruning.rates=[0.4, 0.8]", "pruning.unmasked=[]",
+    "pruning.methods=[structured_l1]", "pruning.rates=[0.4, 0.8]", "pruning.unmasked.methods=[]",
     "pruning.iterative.methods=[]",
     "data.train_images=128", "data.validation_images=64", "retraining.epochs=1",
 ]  # fmt: skip

@@ -554,7 +554,7 @@ def test_the_reason_says_where_the_interval_is_and_what_it_is_over(top1: list[fl
 
 
 def test_the_reason_counts_the_seeds_that_both_have() -> None:
-    both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.7, 0.8, 0.1]}
+    both = {("dense_retrained", 0.0, "one_shot"): [0.60, 0.70], ("connection_l1", 0.8, "one_shot"): [0.7, 0.82, 0.1]}
     assert judge("C1a", accuracy(both)).why.startswith("interval over 2 seeds")
 
 

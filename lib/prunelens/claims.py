@@ -229,7 +229,7 @@ def _rate_and_mis(means: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
         up, down = int((trends.low > 0).sum()), int((trends.high < 0).sum())
         why += f"; same units: up in {up}, down in {down} of {len(trends)} series (intervals over units)"
     return Verdict("C4", "MIS does not correlate with the rate", "r = .12, pooled, n = 40",
-                   f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {r.n}", verdict, why,
+                   f"{_show_r(r)} within methods, n = {r.n}" if len(series) else "-", verdict, why,
                    "06_correlations")  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def _class_accuracy(classes: pd.DataFrame) -> Verdict:
     r = statistics.correlation(table.top1, table.mis)
     verdict, why = _absence(r, 1, "classes") if len(table) else ("not tested", NOTHING)
     return Verdict("C6b", "class accuracy does not correlate with its output unit's MIS", "no correlation",
-                   f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) over {r.n} classes, networks averaged", verdict, why,
+                   f"{_show_r(r)} over {r.n} classes, networks averaged" if len(table) else "-", verdict, why,
                    "06_class_accuracy")  # fmt: skip
 
 
@@ -292,15 +292,17 @@ def _class_accuracy(classes: pd.DataFrame) -> Verdict:
 
 
 def _truth(truth: pd.DataFrame | None) -> Verdict:
-    question = "Q1", "units that rank higher by MIS in their layer tell a known concept better", "left open"
+    """Thousands of units would make the smallest correlation differ from 0: it is compared with `SMALLEST_EFFECT`."""
+    statement = f"within layers, units of higher MIS tell a known concept better (r > {SMALLEST_EFFECT})"
+    question = "Q1", statement, "left open"
     if truth is None:
         return Verdict(*question, "-", "not tested", "no table of known concepts was given", "-")
     both = truth[["layer", "mis", "concept_selectivity"]].dropna()
     ranks = both.groupby("layer").rank(pct=True).assign(layer=both.layer)
     r = statistics.within_group_correlation(ranks, "mis", "concept_selectivity", "layer")
-    found = Interval(r.r, r.low, r.high)
-    return Verdict(*question, f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f})", _sign(found),
-                   _reason(found, f"{r.n} units of one network"), "07_truth")  # fmt: skip
+    over = Interval(*(value - SMALLEST_EFFECT for value in (r.r, r.low, r.high)))
+    why = _reason(over, f"{r.n} units of one network", str(SMALLEST_EFFECT))
+    return Verdict(*question, _show_r(r), _sign(over), why, "07_truth")
 
 
 def _best_schedule(accuracy: pd.DataFrame) -> Verdict:
@@ -439,6 +441,10 @@ def _absence(r: Correlation, groups: int, rows: str) -> tuple[str, str]:
         return verdict, f"r differs from 0 (Fisher's z over {r.n} {rows})"
     needed = statistics.networks_needed(SMALLEST_EFFECT, groups=groups)
     return verdict, f"{r.n} {rows} decide nothing: to see r = {SMALLEST_EFFECT} takes {needed}"
+
+
+def _show_r(r: Correlation) -> str:
+    return f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f})"
 
 
 def _show(interval: Interval) -> str:

@@ -383,7 +383,8 @@ def test_c4_keeps_the_schedules_of_one_method_apart() -> None:
 
 def test_c4_without_two_rates_of_one_method_is_not_tested() -> None:
     assert judge("C4", units=with_others(by_rate(0)[:0])).verdict == "not tested"
-    assert judge("C4", units=means(accuracy())[:3]).verdict == "not tested"
+    row = judge("C4", units=means(accuracy())[:3])
+    assert (row.verdict, row.ours, row.why) == ("not tested", "-", claims.NOTHING)
 
 
 # ---------------------------------------------------------------------------------------------------------- C5
@@ -711,6 +712,14 @@ def test_q1_is_within_layers_and_untested_without_truth() -> None:
     assert row.verdict == "holds" and "60 units of one network" in row.why
     assert questions(truth=truth.assign(mis=-truth.mis)).iloc[0].verdict == "does not hold"
     assert questions().iloc[0].verdict == "not tested"
+
+
+def test_q1_of_many_units_and_a_tiny_correlation_does_not_hold() -> None:
+    x, noise = np.random.default_rng(0).normal(size=(2, 4000))
+    truth = pd.DataFrame({"layer": "a", "mis": x, "concept_selectivity": 0.1 * x + noise})
+    row = questions(truth=truth).iloc[0]
+    assert row.verdict == "does not hold" and float(re.search(r"\((-?[\d.]+) to", row.ours)[1]) > 0
+    assert row.why == "interval over 4000 units of one network is below 0.3"
 
 
 @pytest.mark.parametrize(

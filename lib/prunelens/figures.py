@@ -149,21 +149,23 @@ def save(
     caption: str,
     folder: Path,
     provenance: Mapping[str, object] | None = None,
+    vector: bool = True,
 ) -> Figure:
     """Write NAME.png, NAME.svg, NAME.csv (the plotted table) and NAME.json (caption, provenance).
 
     Each file appears in `folder` whole or not at all; the same figure gives the same bytes. Returns the
-    figure, closed, so that a notebook whose cell ends with this call shows it once.
+    figure, closed, so that a notebook whose cell ends with this call shows it once. vector: False for a figure made of
+    photographs and pictures, of which an SVG would be a larger copy: PNG only, and finer.
     """
     writers = {
         "png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
-        "svg": lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
+        **({"svg": lambda path: figure.savefig(path, format="svg", metadata={"Date": None})} if vector else {}),
         "csv": lambda path: table.to_csv(path, index=False, lineterminator="\n"),
         "json": lambda path: path.write_text(
             json.dumps({"caption": caption, **(provenance or {})}, indent=2, default=str) + "\n"
         ),
     }
-    with plt.rc_context({"svg.hashsalt": "prunelens", "savefig.dpi": 150}):
+    with plt.rc_context({"svg.hashsalt": "prunelens", "savefig.dpi": 150 if vector else 180}):
         for ending, write in writers.items():
             with atomic(folder / f"{name}.{ending}") as draft:
                 write(draft)
@@ -229,6 +231,41 @@ def measure_by_rate(
     axes[0, 0].set_ylabel(height)
     referred = {method for title in panels for method in REFERENCES.get(title, CONTROLS)}
     _legend(figure, table[table.method.isin(referred) | ~table.method.isin(CONTROLS)])
+    return figure
+
+
+def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
+    """Means over units against the rate, one panel per quantity, with 95 % t intervals over units.
+
+    table: one row per network and unit: method, rate and the quantities, NaN for units that are dead. panels: title ->
+    (quantity, the quantity drawn in grey to compare it with, or ""). Every method's line starts at the dense network.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = canvas(rows, columns, 0.5 + 2.2 * rows, sharex=True)
+    dense, pruned = table[table.rate == 0], table[table.rate > 0]
+    for axis, (title, (value, other)) in zip(axes.flat, panels.items(), strict=False):
+        for i, method in enumerate(_order(pruned.method)):
+            chosen = pd.concat([dense, pruned[pruned.method == method]])
+            style = look(method)
+            for column, color, width in ((other, "#AAAAAA", 0.8), (value, style.color, 1.4)):
+                if not column:
+                    continue
+                means = [mean_interval(group) for _, group in chosen.groupby("rate")[column]]
+                x = np.array(sorted(chosen.rate.unique())) + 0.012 * (i - 1)
+                axis.plot(x, [m.mean for m in means], color=color, linewidth=width, marker=style.marker, markersize=4)
+                axis.vlines(x, [m.low for m in means], [m.high for m in means], color=color, linewidth=width)
+        axis.set_title(title, fontsize=9)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel(LABELS["rate"])
+    handles = [
+        Line2D([], [], color=look(m).color, marker=look(m).marker, label=look(m).label) for m in _order(pruned.method)
+    ]
+    if any(other for _, other in panels.values()):
+        handles.append(Line2D([], [], color="#AAAAAA", label="to compare with"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -567,86 +604,6 @@ def confusion(matrix: NDArray, class_names: Sequence[str]) -> Figure:
     axis.grid(False)
     figure.colorbar(picture, label="images of the true class (%)", shrink=0.8)
     return figure
-
-
-class Cell(NamedTuple):
-    """One unit in one network.
-
-    picture: feature visualization (H, W, 3), or None for a dead unit; caption: a short line below; top and
-    bottom: natural images (n, h, w, 3) of its strongest and weakest activation, or None.
-    """
-
-    picture: NDArray | None
-    caption: str = ""
-    top: NDArray | None = None
-    bottom: NDArray | None = None
-
-
-def unit_rows(cells: Sequence[Sequence[Cell]], units: Sequence[str], networks: Sequence[str]) -> Figure:
-    """Units (rows) in several networks (columns): what each unit shows, with natural images beside.
-
-    cells: units x networks. A dead unit is a hatched box that says so. Images are uint8, or floats in [0, 1].
-    """
-    if len(cells) != len(units) or any(len(row) != len(networks) for row in cells):
-        raise ValueError(f"unit_rows needs {len(units)} rows (units) of {len(networks)} cells (networks)")
-    shown = max((len(c.top) for row in cells for c in row if c.top is not None), default=0)
-    narrow = 1 / shown if shown else 0.0  # width of a column of natural images, in widths of a picture
-    lines = [1 + max(name.count("\n") for name in names) for names in (units, networks)]
-    left, above = 0.12 + 0.14 * lines[0], (0.27 if shown else 0.1) + 0.15 * lines[1]  # inches
-    below, gap = 0.22, 0.1
-    side = min(1.7, ((WIDTH - left) / len(networks) - gap) / (1 + 2 * narrow))
-    step = side * (1 + 2 * narrow) + gap
-    longest = max(len(line) for name in networks for line in name.splitlines())
-    heading = min(9, (step - gap) / longest / 0.009)  # points; a bold letter is about .009 inches wide per point
-    wide, high = left + step * len(networks), above + len(units) * (side + below)
-    style()
-    figure = plt.figure(figsize=(wide, high))
-
-    def axes(x: float, y: float, width: float) -> Axes:
-        """Axes without frame, `width` pictures wide, one picture high; top left corner at (x, y) inches."""
-        box = (x / wide, 1 - (y + side) / high, width * side / wide, side / high)
-        return figure.add_axes(box, xticks=[], yticks=[], frame_on=False)
-
-    def text(x: float, y: float, words: str, **options) -> None:
-        figure.text(x / wide, 1 - y / high, words, ha="center", va="top", **options)
-
-    for j, network in enumerate(networks):
-        x = left + j * step
-        beside = [x + side * (1 + k * narrow) + 0.03 for k in range(2)]
-        text(x + (step - gap) / 2, 0.04, network, weight="bold", fontsize=heading)
-        if shown:
-            for start, name in zip(beside, ("top", "bottom"), strict=True):
-                text(start + side * narrow / 2, above - 0.12, name, fontsize=6.5)
-        for i, row in enumerate(cells):
-            y, cell = above + i * (side + below), row[j]
-            axis = axes(x, y, 1)
-            _picture(axis, cell)
-            if j == 0:
-                axis.set_ylabel(units[i], fontsize=8)
-            for start, images in zip(beside, (cell.top, cell.bottom), strict=True):
-                if images is not None:
-                    axes(start, y, narrow).imshow(_stack(images, shown), aspect="auto")
-    return figure
-
-
-def _picture(axis: Axes, cell: Cell) -> None:
-    axis.set_xlabel(cell.caption, fontsize=7.5, labelpad=2)
-    if cell.picture is not None:
-        axis.imshow(cell.picture, interpolation="nearest")
-        return
-    box = plt.Rectangle((0.01, 0.01), 0.98, 0.98, facecolor="#F4F4F4", edgecolor="#AAAAAA", hatch="////")
-    axis.add_patch(box)
-    axis.text(0.5, 0.5, "dead", ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none"})
-    axis.set(xlim=(0, 1), ylim=(0, 1))
-
-
-def _stack(images: NDArray, rows: int) -> NDArray:
-    """Images (n, h, w, 3) as one column of `rows` images with white gaps of two pixels."""
-    images = np.asarray(images)
-    white = 255 if images.dtype == np.uint8 else 1.0
-    padded = np.pad(images, ((0, rows - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=white)
-    padded = np.pad(padded, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=white)
-    return padded.reshape(-1, *padded.shape[2:])
 
 
 # ----------------------------------------------------------------------------------- correlations and slopes

@@ -129,6 +129,34 @@ def margins(
     return found
 
 
+def picture_margins(
+    top: np.ndarray,
+    bottom: np.ndarray,
+    embeddings: np.ndarray | torch.Tensor,
+    exciting: np.ndarray,
+    inhibiting: np.ndarray,
+    n_tasks: int = 20,
+    n_explanations: int = 9,
+    queries: Queries = "inner",
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Margins of tasks whose explanations are a unit's feature visualizations, (units, N) float32.
+
+    The queries q+ and q- are those of `margins`; E+ are the unit's exciting pictures, E- its inhibiting ones: their
+    embeddings are (units, pictures, D) each, of the same space as `embeddings`. Borowski et al., "Exemplary natural
+    images explain CNN activations better than state-of-the-art feature visualization" (ICLR 2021), asked humans so.
+    Raises ValueError for too few extremes, or an embedding that is not finite.
+    """
+    table, needed = finite(embeddings), n_tasks * (n_explanations + 1)
+    if min(top.shape[1], bottom.shape[1]) < needed:
+        raise ValueError(f"{needed} extremes a unit are needed, found {top.shape[1]} top, {bottom.shape[1]} bottom")
+    asked = tasks(1, n_tasks, n_explanations, queries).queries
+    plus, minus = (table[torch.from_numpy(ranked[:, asked])] for ranked in (top, bottom))
+    shown = [finite(pictures.reshape(-1, table.shape[1])).view(pictures.shape) for pictures in (exciting, inhibiting)]
+    difference = (shown[0].mean(1) - shown[1].mean(1))[:, None]
+    return scale * ((plus - minus) * difference).sum(-1).numpy()
+
+
 def _take(ranked: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Images (units, N, K) at the given ranks of each unit's own list (units, k)."""
     return np.take_along_axis(ranked[:, None], ranks, axis=2)

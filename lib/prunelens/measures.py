@@ -14,9 +14,9 @@ on all images), or silent where the measure is about a rectified unit, which is 
 | `dissect` | overlaps with no concept | its peaks are the concept's pixels | pixels, with concepts |
 | `concept_selectivity` | tells no concept | tells one from all the rest | images, with concepts |
 
-The last two need the truth about an image, which the embedded data has for every pixel: `concept_masks`. The
-consistency of a unit's feature visualisations over seeds is `clarity` too: of their embeddings, with
-`np.arange(units * seeds).reshape(units, seeds)` for the top images.
+The last two need the truth about an image, which the embedded data has for every pixel: `concept_masks`. A unit's
+feature visualizations are judged by `alikeness` (to its natural images, to those of another network) and
+`consistency` (over starts).
 """
 
 from collections.abc import Callable
@@ -133,6 +133,37 @@ def redundancy(values: np.ndarray) -> np.ndarray:
         rows[np.arange(len(rows)), start + np.arange(len(rows))] = 0
         largest[start : start + _CHUNK] = rows.max(axis=1)
     return np.where(live & (live.sum() > 1), largest.clip(0, 1), np.nan)
+
+
+# -------------------------------------------------------------------------------------- feature visualizations
+
+
+def alikeness(pictures: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Mean cosine of all pairs of a unit's pictures and images: (units, p, D), (units, n, D) -> (units,), -1..1.
+
+    With the unit's most activating images it says whether a feature visualization shows what excites the unit.
+    """
+    return _cosines(pictures, images).mean((1, 2))
+
+
+def consistency(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Mean cosine of all pairs of a unit's pictures from different starts: (units, starts, D) -> (units,), -1..1.
+
+    others: the pictures of the same units in another network, of which one of each pair is taken; lower by how far the
+    unit has drifted. Pairs of one start are left out there too: they are alike for another reason.
+    Raises ValueError for one start.
+    """
+    starts = pictures.shape[1]
+    if starts < 2:
+        raise ValueError(f"consistency compares pictures from different starts: found {starts}")
+    cosines = _cosines(pictures, pictures if others is None else others)
+    return (cosines.sum((1, 2)) - np.trace(cosines, axis1=1, axis2=2)) / (starts * (starts - 1))
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(units, p, D), (units, n, D) -> (units, p, n)."""
+    one, other = (F.normalize(torch.from_numpy(rows).float(), dim=2) for rows in (one, other))
+    return (one @ other.mT).numpy()
 
 
 # ------------------------------------------------------------------------------------------ concepts of images

@@ -134,12 +134,16 @@ class Interpretability(Section):
 
 
 class Visualization(Section):
-    """Feature visualisations of the same seeded sample of units in every network."""
+    """Feature visualisations: the same units in the dense and in pruned networks, and an atlas of the dense one."""
 
-    layers: list[str]  # dotted layer names
-    units_per_layer: Count
+    # By dotted layer name; by default the two units that the paper shows.
+    units: dict[str, list[int]] = {"inception4d.branch3.1.conv": [33], "inception5a.branch4.1.conv": [118]}
+    per_block: Annotated[int, Field(ge=0)]  # further conv units of every inception block, a seeded sample
+    atlas: Count  # units of every inception block in the atlas, a seeded sample
     size: Count  # pixels
     steps: Count
+    starts: Annotated[int, Field(ge=2)] = 2  # pictures of a unit; two show how far a picture is chance
+    diversity: Annotated[float, Field(gt=0)]  # weight, in units of activation, that pushes pictures of a unit apart
     methods: list[Method]
     rates: list[Rate]
 
@@ -198,16 +202,15 @@ class Profile(Section):
         for name in self.methods - pruning.METHODS.keys():
             _try(name, network)
         layers = unit_layers(network)
-        for name in shown.layers:
+        for name, units in shown.units.items():
             if name not in layers:
                 near = difflib.get_close_matches(name, layers, 1)
                 raise ValueError(
-                    f"visualization.layers: found {name!r}" + (f", did you mean {near[0]}?" if near else "")
+                    f"visualization.units: found {name!r}" + (f", did you mean {near[0]}?" if near else "")
                 )
-            if shown.units_per_layer > (units := layers[name].weight.shape[0]):
-                raise ValueError(
-                    f"visualization.units_per_layer: found {shown.units_per_layer}, {name} has {units} units"
-                )
+            width = layers[name].weight.shape[0]
+            if outside := [unit for unit in units if not 0 <= unit < width]:
+                raise ValueError(f"visualization.units: found {name} {outside[0]}, it has units 0 to {width - 1}")
         return self
 
     @property

@@ -49,7 +49,8 @@ VERSIONS = {
     "temperature": 1,
     "scores": 2,
     "measures": 1,
-    "visualizations": 1,
+    "visualizations": 2,
+    "visual_quality": 1,
 }
 
 
@@ -677,15 +678,32 @@ class Study:
 
     # ----------------------------------------------------------------------------------------- visualisations
 
-    def sampled_units(self) -> list[tuple[str, int]]:
-        """The units that are visualised: a seeded sample of every layer that the profile names, the same everywhere."""
-        rng = np.random.default_rng(self.profile.seed)
-        layers, wanted = networks.unit_layers(self.dense), self.profile.visualization
-        return [
-            (layer, int(unit))
-            for layer in wanted.layers
-            for unit in sorted(rng.choice(layers[layer].weight.shape[0], wanted.units_per_layer, replace=False))
-        ]
+    def visualized_units(self) -> list[tuple[str, int]]:
+        """Units that are drawn in every network: the profile's, and a seeded sample of each inception block's convs."""
+        named = [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
+        drawn = self._sampled_units(self.profile.visualization.per_block, "units", named)
+        position = {layer: i for i, layer in enumerate(networks.unit_layers(self.dense))}
+        chosen = [*named, *(unit for units in drawn.values() for unit in units)]
+        return sorted(chosen, key=lambda unit: (position[unit[0]], unit[1]))
+
+    def atlas_units(self) -> dict[str, list[tuple[str, int]]]:
+        """Units of the dense network's atlas, by inception block."""
+        return self._sampled_units(self.profile.visualization.atlas, "atlas")
+
+    def _sampled_units(
+        self, n: int, purpose: str, but: Iterable[tuple[str, int]] = ()
+    ) -> dict[str, list[tuple[str, int]]]:
+        """n units of each inception block's convs, which are alive in the dense network, by block."""
+        alive = self.extremes(self.variants[0])
+        blocks: dict[str, list[tuple[str, int]]] = {}
+        for layer in networks.prunable_layers(self.dense):
+            units = [(layer, int(unit)) for unit in np.flatnonzero(alive[f"alive/{layer}"])]
+            blocks.setdefault(layer.split(".")[0], []).extend(unit for unit in units if unit not in but)
+        rng = np.random.default_rng([self.profile.seed, *purpose.encode()])
+        return {
+            block: [units[i] for i in sorted(rng.choice(len(units), min(n, len(units)), replace=False))]
+            for block, units in blocks.items()
+        }
 
     def visualized_variants(self) -> list[Variant]:
         """Dense to most pruned: the dense network, then each method's retrained networks by rate, first seed."""
@@ -695,23 +713,157 @@ class Study:
         ]
 
     def visualize(self, variant: Variant) -> Arrays:
-        """ "images": uint8 (units, size, size, 3) of ``sampled_units``, "objective": float32 (units,)."""
-        wanted = self.profile.visualization
-        settings = {"size": wanted.size, "steps": wanted.steps, "seed": self.profile.seed}
-        units = self.sampled_units()
-        key = self._key("visualizations", network=self.network_key(variant), units=units, **settings)
+        """The `visualized_units` in one network, as pictures that excite and pictures that inhibit each.
+
+        "exciting/..." and "inhibiting/..." are the fields of ``visualization.Visualization``; "natural/top" and
+        "natural/bottom" (units,) are the activations on the stimuli that excite a unit most and least. Units that are
+        dead in the network are not drawn: their images are black and excited is False.
+        """
+        units = self.visualized_units()
+        alive = self._alive(variant, units)
 
         def compute() -> Arrays:
-            drawn = visualization.visualize(self.network(variant).to(self.device), units, **settings)
-            return {"images": drawn.images, "objective": drawn.objective}
+            network, chosen = self.network(variant).to(self.device), [u for u, a in zip(units, alive, strict=True) if a]
+            arrays = {
+                f"{name}/{field}": _spread(array, alive)
+                for name, sign in (("exciting", 1), ("inhibiting", -1))
+                for field, array in self._drawn(
+                    network, chosen, starts=self.profile.visualization.starts, sign=sign
+                ).items()
+                if field != "opacity"
+            }
+            for side in ("top", "bottom"):
+                images = self.stimuli.images[[stimuli[0] for stimuli in self.extreme_stimuli(variant, chosen, side)]]
+                arrays[f"natural/{side}"] = _spread(visualization.responses(network, chosen, images), alive)
+            return arrays
 
-        return self.store.arrays("visualizations", str(variant), key, compute)
+        return self.store.arrays("visualizations", str(variant), self._visual_key(variant, units=units), compute)
+
+    def atlas(self, block: str) -> Arrays:
+        """Pictures of the dense network's `atlas_units` of a block, one start each.
+
+        The fields of ``visualization.Visualization`` as "exciting/...", "inhibiting/...", and as "natural/..." of the
+        pictures with the natural spectrum of the study's images, whose opacity is worth looking at.
+        """
+        units = self.atlas_units()[block]
+
+        def compute() -> Arrays:
+            network = self.dense.to(self.device)
+            spectrum = visualization.natural_spectrum(self.stimuli.images[:512], self.profile.visualization.size)
+            ways = {"exciting": {}, "inhibiting": {"sign": -1}, "natural": {"spectrum": spectrum}}
+            return {
+                f"{name}/{field}": array
+                for name, way in ways.items()
+                for field, array in self._drawn(network, units, **way).items()
+            }
+
+        key = self._visual_key(self.variants[0], units=units, stimuli=self.stimuli_key)
+        return self.store.arrays("visualizations", f"atlas-{block}", key, compute)
+
+    def diverse(self, starts: int = 4) -> Arrays:
+        """The profile's units in the dense network, from several starts, as they come and pushed apart.
+
+        The fields of ``visualization.Visualization`` as "alone/..." and "diverse/...".
+        """
+        wanted = self.profile.visualization
+        units = [(layer, unit) for layer, indices in wanted.units.items() for unit in indices]
+        weights = {"alone": 0.0, "diverse": wanted.diversity}
+
+        def compute() -> Arrays:
+            network = self.dense.to(self.device)
+            return {
+                f"{name}/{field}": array
+                for name, weight in weights.items()
+                for field, array in self._drawn(network, units, starts=starts, diversity=weight).items()
+            }
+
+        key = self._visual_key(self.variants[0], units=units, weights=weights, starts_each=starts)
+        return self.store.arrays("visualizations", "diverse", key, compute)
+
+    def extreme_stimuli(self, variant: Variant, units: Iterable[tuple[str, int]], side: str, n: int = 1) -> np.ndarray:
+        """Indices of the n stimuli that excite each unit most ("top") or least ("bottom"), (units, n)."""
+        extremes = self.extremes(variant)
+        return np.array([extremes[f"{side}/{layer}"][unit, :n] for layer, unit in units]).reshape(-1, n)
+
+    def visual_quality(self) -> pd.DataFrame:
+        """What the pictures are worth in numbers: one row per network of `visualized_variants` and unit.
+
+        alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0 is the
+        unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures' embeddings:
+        like_top, like_bottom and like_random with the 9 most and least activating stimuli and 9 random ones,
+        consistency among the pictures of one unit, like_dense with the dense network's pictures of the unit, both from
+        different starts.
+        picture_mis, picture_two_afc_accuracy, picture_margin: of tasks whose explanations are the pictures.
+        """
+        variants, units = self.visualized_variants(), self.visualized_units()
+        keys = [self._visual_key(variant, units=units) for variant in variants]
+        key = self._key("visual_quality", networks=keys, **self._measure_key, temperature=self.temperature)
+        return self.store.table("visual_quality", f"{len(variants)}-networks", key, lambda: self._visual_quality(units))
+
+    def _visual_quality(self, units: list[tuple[str, int]]) -> pd.DataFrame:
+        drawn = {variant: self.visualize(variant) for variant in self.visualized_variants()}
+        stimuli, exciting, inhibiting = self._embed_pictures(drawn)
+        random = np.random.default_rng(self.profile.seed).choice(len(stimuli), 9, replace=False)
+        measure, dense, tables = self.profile.interpretability, self.variants[0], []
+        for variant, arrays in drawn.items():
+            top, bottom = (arrays[f"natural/{side}"] for side in ("top", "bottom"))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                reached = (arrays["exciting/objective"].mean(1) - bottom) / (top - bottom)
+            k = measure.tasks * (measure.explanations + 1)
+            sides = {side: self.extreme_stimuli(variant, units, side, k) for side in ("top", "bottom")}
+            margins = interpretability.picture_margins(
+                *sides.values(), stimuli, exciting[variant], inhibiting[variant], measure.tasks, measure.explanations,
+                measure.queries, self.similarity.scale,
+            )  # fmt: skip
+            scores = interpretability.summarize(margins, self.temperature)
+            columns = {
+                "reached": reached,
+                **{f"like_{side}": measures.alikeness(exciting[variant], stimuli[images[:, :9]])
+                   for side, images in sides.items()},
+                "like_random": measures.alikeness(exciting[variant], np.stack([stimuli[random]] * len(units))),
+                "consistency": measures.consistency(exciting[variant]),
+                "like_dense": measures.consistency(exciting[variant], exciting[dense]),
+                **{f"picture_{name}": scores[name] for name in ("mis", "two_afc_accuracy", "margin")},
+            }  # fmt: skip
+            table, alive = pd.DataFrame(columns), self._alive(variant, units)
+            table.loc[~alive] = np.nan
+            named = pd.DataFrame(units, columns=["layer", "unit"]).assign(
+                variant=str(variant), **asdict(variant), alive=alive, excited=arrays["exciting/excited"].mean(1)
+            )
+            tables.append(named.join(table))
+        return pd.concat(tables, ignore_index=True)
+
+    def _embed_pictures(self, drawn: dict[Variant, Arrays]) -> tuple[np.ndarray, dict, dict]:
+        """Stimuli (n, D), and each network's exciting and inhibiting pictures (units, starts, D), in one space."""
+        embed = partial(self.similarity.embed, batch_size=self.profile.batch_size, device=self.device)
+        names = [(variant, name) for variant in drawn for name in ("exciting", "inhibiting")]
+        pictures = np.stack([drawn[variant][f"{name}/images"] for variant, name in names])
+        rows = np.concatenate([embed(self.stimuli.images), embed(pictures.reshape(-1, *pictures.shape[3:]))])
+        rows = similarity.compress(rows)
+        by_name = rows[len(self.stimuli) :].reshape(*pictures.shape[:3], -1)
+        found = dict(zip(names, by_name, strict=True))
+        return rows[: len(self.stimuli)], *({v: found[v, name] for v in drawn} for name in ("exciting", "inhibiting"))
+
+    def _alive(self, variant: Variant, units: list[tuple[str, int]]) -> np.ndarray:
+        extremes = self.extremes(variant)
+        return np.array([extremes[f"alive/{layer}"][unit] for layer, unit in units], bool)
+
+    def _drawn(self, network: nn.Module, units: list[tuple[str, int]], **way: object) -> Arrays:
+        wanted = self.profile.visualization
+        settings = {"size": wanted.size, "steps": wanted.steps, "seed": self.profile.seed}
+        return visualization.visualize(network, units, **settings, **way)._asdict()
+
+    def _visual_key(self, variant: Variant, **more: object) -> dict:
+        wanted = self.profile.visualization.model_dump(include={"size", "steps", "starts"})
+        return self._key("visualizations", network=self.network_key(variant), seed=self.profile.seed, **wanted, **more)
 
     # ---------------------------------------------------------------------------------------------- reporting
 
-    def figure(self, figure: Figure, name: str, table: pd.DataFrame, caption: str) -> Figure:
+    def figure(self, figure: Figure, name: str, table: pd.DataFrame, caption: str, vector: bool = True) -> Figure:
         """Save a figure as PNG and SVG with its table, caption and provenance, and return it."""
-        return figures.save(figure, name, table, caption, self.figures, {"profile": self.profile.name, **provenance()})
+        return figures.save(
+            figure, name, table, caption, self.figures, {"profile": self.profile.name, **provenance()}, vector
+        )
 
     def table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Save a table that belongs to no figure as CSV, and return it."""
@@ -742,6 +894,13 @@ def _in_our_words(name: str) -> str:
     if "_known" in name:
         return name.replace("_known", "")
     return f"{name}_all_outputs" if name.startswith("top") else name
+
+
+def _spread(array: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Rows of an array at the places that are chosen (n,), zeros at the others."""
+    whole = np.zeros((len(chosen), *array.shape[1:]), array.dtype)
+    whole[chosen] = array
+    return whole
 
 
 def _pack(network: nn.Module, masks: pruning.Masks, epochs: pd.DataFrame | None = None) -> Arrays:

@@ -12,8 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 
-from prunelens import figures
-from prunelens.figures import LOOKS, METHOD_COLORS, Cell
+from prunelens import figures, galleries
+from prunelens.figures import LOOKS, METHOD_COLORS
+from prunelens.galleries import Cell
 from prunelens.statistics import mean_interval
 
 
@@ -177,8 +178,8 @@ def all_plots() -> dict:
         "gains": lambda: figures.gains(net_gains()),
         "classes": lambda: figures.class_scatter(class_table()),
         "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
-        "units": lambda: figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
-        "units of long names": lambda: figures.unit_rows(cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]),
+        "units": lambda: galleries.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
+        "units of long names": lambda: galleries.unit_rows(cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]),
     }
 
 
@@ -440,13 +441,13 @@ def test_confusion_is_in_percent_of_the_true_class():
 
 
 def test_unit_rows_marks_the_dead():
-    figure = figures.unit_rows(cells(), ["conv1 3"], ["dense", "structured"])
+    figure = galleries.unit_rows(cells(), ["conv1 3"], ["dense", "structured"])
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["dead"]
     assert len(figure.axes) == 4  # two pictures, top and bottom images of the one alive
-    alive = figures.unit_rows(cells(dead=False), ["conv1 3"], ["dense", "structured"])
+    alive = galleries.unit_rows(cells(dead=False), ["conv1 3"], ["dense", "structured"])
     assert not [text for axis in alive.axes for text in axis.texts]
     with pytest.raises(ValueError, match="2 rows"):
-        figures.unit_rows(cells(), ["a", "b"], ["dense", "structured"])
+        galleries.unit_rows(cells(), ["a", "b"], ["dense", "structured"])
 
 
 def test_unit_rows_headings_stay_above_the_pictures():
@@ -461,7 +462,7 @@ def test_unit_rows_headings_stay_above_the_pictures():
 
 def test_stack_keeps_the_images_in_order():
     images = np.stack([np.full((2, 2, 3), level, np.uint8) for level in (10, 20)])
-    column = figures._stack(images, 3)
+    column = galleries._stack(images, 3)
     assert column.shape == (12, 4, 3)
     assert (column[1:3, 1:3] == 10).all() and (column[5:7, 1:3] == 20).all() and (column[8:] == 255).all()
 

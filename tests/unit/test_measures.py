@@ -317,3 +317,25 @@ def test_dissection_refuses_what_it_cannot_compare(painted):
     with pytest.raises(ValueError, match="quantile"):
         measures.dissect(network, {"see": network.see}, images, masks, 5, "cpu", quantile=1.0)
     assert not any(module._forward_hooks for module in network.modules())
+
+
+# -------------------------------------------------------------------------------------- feature visualizations
+
+
+def test_alikeness_is_the_mean_cosine_of_all_pairs():
+    pictures = np.array([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [3.0, 0.0]]])
+    images = np.array([[[5.0, 0.0]], [[0.0, -1.0]]])
+    np.testing.assert_allclose(measures.alikeness(pictures, images), [0.5, 0.0], atol=1e-7)
+
+
+def test_consistency_is_the_mean_cosine_over_pairs_of_different_starts():
+    rng = np.random.default_rng(0)
+    pictures, others = rng.standard_normal((2, 4, 3, 5))
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=-1, keepdims=True)  # noqa: E731
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    for other in (None, others):
+        second = pictures if other is None else others
+        expected = np.mean([(unit(pictures)[:, i] * unit(second)[:, j]).sum(1) for i, j in pairs], axis=0)
+        np.testing.assert_allclose(measures.consistency(pictures, other), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="different starts: found 1"):
+        measures.consistency(pictures[:, :1])

@@ -28,8 +28,11 @@ def test_shipped_profiles_are_the_five() -> None:
         ("pruning.controls.methods=[math.sqrt]", r"pruning method math\.sqrt: "),
         ("pruning.rewound.learning_rate=0", r"pruning\.rewound\.learning_rate: found 0"),
         ("visualization.rates=[0.3]", r"visualization: found \[0\.3\]"),
-        ("visualization.layers=[inception4a.branch1]", r"did you mean inception4a\.branch1\.conv"),
-        ("visualization.units_per_layer=999", r"inception3b\.branch2\.1\.conv has 192 units"),
+        ("visualization.units={inception4a.branch1: [0]}", r"did you mean inception4a\.branch1\.conv"),
+        (
+            "visualization.units={inception3b.branch2.1.conv: [0, 192]}",
+            r"found inception3b\.branch2\.1\.conv 192, it has units 0 to 191",
+        ),
         ("data.stimulus_images=20", r"data\.stimulus_images: found 20, .* need 400"),
         ("retraining.epochs", "expected key.path=value"),
         ("name.x=1", "name is no section"),

@@ -195,6 +195,38 @@ def test_committed_network_is_good_on_regions_it_never_saw() -> None:
     assert accuracy.top1 >= 0.9 and accuracy.n >= 500
 
 
-def test_sampled_units_exist(study: Study) -> None:
+def test_visualized_units_are_the_profiles_and_a_sample_of_every_block(study: Study) -> None:
     layers = networks.unit_layers(study.dense)
-    assert all(0 <= unit < layers[layer].weight.shape[0] for layer, unit in study.sampled_units())
+    units = study.visualized_units()
+    assert ("inception5a.branch4.1.conv", 118) in units and len(set(units)) == len(units) == 1 + 9
+    assert all(0 <= unit < layers[layer].weight.shape[0] for layer, unit in units)
+    assert [layer for layer, _ in units] == sorted((layer for layer, _ in units), key=list(layers).index)
+    assert units == study.visualized_units()
+    atlas = study.atlas_units()
+    assert len(atlas) == 9 and all(layer.startswith(block) for block, chosen in atlas.items() for layer, _ in chosen)
+
+
+def test_pictures_of_dead_units_are_not_drawn_and_not_judged(study: Study) -> None:
+    dense, pruned = study.visualized_variants()
+    extremes, units = study.extremes(pruned), study.visualized_units()
+    alive = np.array([extremes[f"alive/{layer}"][unit] for layer, unit in units])
+    assert alive.any() and not alive.all(), "structured pruning at .8 kills some of ten units"
+    drawn = study.visualize(pruned)
+    assert not drawn["exciting/images"][~alive].any() and not drawn["exciting/excited"][~alive].any()
+    assert drawn["exciting/images"][alive].any((1, 2, 3, 4)).all()
+
+    quality = study.visual_quality()
+    numbers = quality[["reached", "like_top", "like_random", "consistency", "like_dense", "picture_mis"]]
+    judged = quality.variant == str(pruned)
+    assert numbers[judged].isna().all(axis=1).to_numpy().tolist() == (~alive).tolist()
+    of_dense = quality[quality.variant == str(dense)]
+    np.testing.assert_allclose(of_dense.like_dense, of_dense.consistency, rtol=1e-6)
+
+
+def test_an_atlas_holds_three_kinds_of_pictures(study: Study) -> None:
+    block, units = next(iter(study.atlas_units().items()))
+    drawn = study.atlas(block)
+    for kind in ("exciting", "inhibiting", "natural"):
+        assert drawn[f"{kind}/images"].shape == (len(units), 1, 64, 64, 3)
+    assert not np.array_equal(drawn["exciting/images"], drawn["natural/images"])
+    assert (drawn["exciting/objective"] > drawn["inhibiting/objective"]).all()

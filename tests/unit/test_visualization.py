@@ -5,8 +5,8 @@ from lucent.optvis import param, render, transform
 from lucent.optvis.param import spatial
 from torch import nn
 
-from prunelens import networks
-from prunelens.visualization import scaled_transforms, visualize
+from prunelens import networks, visualization
+from prunelens.visualization import natural_spectrum, responses, scaled_transforms, visualize
 
 SETTINGS = {"size": 32, "steps": 8, "seed": 3}
 UNITS = [("first.conv", 0), ("second", 4), ("first.conv", 2), ("fc", 1), ("second", 0)]
@@ -72,7 +72,7 @@ def lucent_picture(network: nn.Module, unit: str, size: int, steps: int, seed: i
     [(("first.conv", 2), "first_conv:2"), (("second", 4), "second:4"), (("fc", 1), "fc:1")],
 )
 def test_one_unit_equals_lucents_render_vis(network, unit, lucent_unit):
-    found = visualize(network, [unit], **SETTINGS).images
+    found = visualize(network, [unit], **SETTINGS).images[:, 0]
     network.first.relu.inplace = False  # lucent would see the conv's output after the ReLU
     assert_same_picture(found, lucent_picture(network, lucent_unit, **SETTINGS))
 
@@ -81,7 +81,7 @@ def test_googlenet_equals_lucents_render_vis():
     network = networks.build("googlenet", 10)
     networks.initialise(network, 0)
     settings = {"size": 64, "steps": 2, "seed": 0}
-    found = visualize(network, [("inception4a.branch2.1.conv", 7), ("fc", 9)], **settings).images
+    found = visualize(network, [("inception4a.branch2.1.conv", 7), ("fc", 9)], **settings).images[:, 0]
     expected = lucent_picture(network, "inception4a_branch2_1_conv:7", **settings)
     assert_same_picture(found[:1], expected)
 
@@ -98,13 +98,14 @@ def test_picture_does_not_depend_on_the_other_units(network, chunk):
 def test_objective_is_the_mean_activation_on_the_returned_image(network):
     network.eval()
     found = visualize(network, UNITS, **SETTINGS)
-    images = to_batch(found.images)
+    images = to_batch(found.images[:, 0])
     with torch.no_grad():
         first = network.first.conv(images - 0.5)
         second = network.second(network.norm(first.relu()))
         outputs = {"first.conv": first.mean((2, 3)), "second": second.mean((2, 3)), "fc": network(images)}
     expected = [outputs[layer][i, index].item() for i, (layer, index) in enumerate(UNITS)]
-    np.testing.assert_allclose(found.objective, expected, atol=1e-5)
+    np.testing.assert_allclose(found.objective[:, 0], expected, atol=1e-5)
+    np.testing.assert_array_equal(responses(network, UNITS, found.images[:, 0]), found.objective[:, 0])
     assert found.objective.dtype == np.float32
 
 
@@ -196,8 +197,8 @@ def test_errors_come_before_any_optimisation(network, unit, sign, message):
 
 def test_no_units_give_no_images(network):
     found = visualize(network, [], **SETTINGS)
-    assert found.images.shape == (0, 32, 32, 3)
-    assert found.objective.shape == (0,)
+    assert found.images.shape == (0, 1, 32, 32, 3)
+    assert found.objective.shape == (0, 1)
 
 
 @pytest.mark.parametrize("size", [33, 64, 224])
@@ -219,3 +220,174 @@ def test_transforms_at_224_pixels_are_lucents_own():
         np.random.seed(0)
         transformed.append(transform.compose(steps)(image))
     assert torch.equal(*transformed)
+
+
+# ----------------------------------------------------------------------------------------- starts and diversity
+
+
+def test_a_start_does_not_depend_on_the_other_starts(network):
+    both = visualize(network, UNITS, starts=2, **SETTINGS)
+    for j in (0, 1):
+        alone = visualize(network, UNITS, **{**SETTINGS, "seed": SETTINGS["seed"] + j})
+        assert_same_picture(both.images[:, [j]], alone.images)
+        np.testing.assert_allclose(both.objective[:, [j]], alone.objective, atol=1e-2)
+    assert (np.abs(both.images[:, 0].astype(int) - both.images[:, 1]).mean((1, 2, 3)) > 5).all()
+
+
+def test_diversity_pushes_a_units_starts_apart_and_no_other_units(network):
+    def apart(images: np.ndarray) -> float:
+        with torch.no_grad():
+            maps = network.eval().first.conv(to_batch(images) - 0.5).flatten(2)
+        grams = torch.nn.functional.normalize((maps @ maps.transpose(1, 2)).flatten(1), dim=1)
+        return -(grams[0] @ grams[1]).item()
+
+    units, settings = [("first.conv", 0), ("first.conv", 2)], {**SETTINGS, "steps": 24, "starts": 2}
+    plain = visualize(network, units, **settings)
+    diverse = visualize(network, units, diversity=5.0, **settings)
+    alone = visualize(network, units[:1], diversity=5.0, **settings)
+    assert all(apart(diverse.images[i]) > apart(plain.images[i]) + 0.01 for i in range(2))
+    assert_same_picture(diverse.images[:1], alone.images)
+
+
+# -------------------------------------------------------------------------------------------- natural spectrum
+
+
+def test_pictures_of_a_spectrum_keep_it(network):
+    """Whatever the phases are: the logit in decorrelated colours has the spectrum that was asked for."""
+    natural = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    spectrum = natural_spectrum(natural, 32)
+    assert spectrum.shape == (3, 32, 17)
+    found = visualize(network, UNITS[:2], spectrum=spectrum, **SETTINGS)
+    again = natural_spectrum(found.images[:, 0], 32)
+    inner = again[:, 1:16, 1:16] / spectrum[:, 1:16, 1:16]  # the edges of a real image's spectrum are not free
+    assert inner.median() == pytest.approx(1, abs=0.05)
+    start = visualize(network, UNITS[:2], spectrum=spectrum, size=32, steps=0, seed=3)
+    assert (found.objective > start.objective).all()
+
+
+@pytest.mark.parametrize("original", [16, 24])
+def test_spectrum_of_equal_images_is_their_mean_color_alone(original):
+    images = np.full((3, original, original, 3), (200, 100, 50), np.uint8)
+    spectrum = natural_spectrum(images, 16)
+    assert spectrum.flatten(1)[:, 1:].abs().max() < 1e-4
+    decorrelated = spectrum[:, 0, 0] / 16
+    rgb = torch.sigmoid(torch.from_numpy(visualization.color.color_correlation_normalized) @ decorrelated)
+    np.testing.assert_allclose(rgb * 255, [200, 100, 50], atol=0.1)
+
+
+# --------------------------------------------------------------------------- opacity, restarts, flat objectives
+
+
+class Corner(nn.Module):
+    """One unit that sees nothing but the upper left quarter of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[2] // 2
+        return self.conv(x[:, :, :half, :half])
+
+
+def test_opacity_is_where_gradients_went():
+    found = visualize(Corner(), [("conv", 0)], size=32, steps=20, seed=0)
+    opacity = found.opacity[0, 0].astype(float)
+    assert opacity[:14, :14].mean() > 5 * opacity[20:, 20:].mean()
+
+
+class Blocked(nn.Module):
+    """A unit behind a ReLU that is off for every image near a start, unless its input is raised by `gap`."""
+
+    def __init__(self, gap: float, relu: nn.Module) -> None:
+        super().__init__()
+        self.pre, self.relu, self.unit = nn.Conv2d(3, 1, 1), relu, nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            self.pre.weight.fill_(1 / 3)
+            self.pre.bias.fill_(-gap)
+            self.unit.weight.copy_(torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.unit(self.relu(self.pre(x)))
+
+
+def test_redirected_gradients_excite_what_no_gradient_reaches(monkeypatch):
+    network = Blocked(0.6, nn.ReLU(inplace=True))
+    assert visualize(network, [("unit", 0)], size=32, steps=32, seed=0).excited.all()
+    monkeypatch.setattr(visualization, "REDIRECTED", 0)
+    assert not visualize(network, [("unit", 0)], size=32, steps=32, seed=0).excited.any()
+
+
+def test_redirected_gradients_change_nothing_that_gradients_reach(network, monkeypatch):
+    found = visualize(network, UNITS, **SETTINGS).images
+    monkeypatch.setattr(visualization, "REDIRECTED", 0)
+    np.testing.assert_array_equal(visualize(network, UNITS, **SETTINGS).images, found)
+
+
+def test_units_that_a_start_does_not_excite_get_others(network, monkeypatch):
+    """Refuse the first two seeds' pictures of one unit: its third ones are kept, the other unit's first ones."""
+    units, seeds = UNITS[:2], []
+    optimize = visualization._optimize
+
+    def refuse(network, part, settings, seed, progress):
+        found = optimize(network, part, settings, seed, progress)
+        seeds.append((seed, list(part)))
+        found.excited[[unit == units[1] and seed < 2000 for unit in part]] = False
+        return found
+
+    monkeypatch.setattr(visualization, "_optimize", refuse)
+    found = visualize(network, units, **SETTINGS)
+    assert seeds == [(3, units), (1003, units[1:]), (2003, units[1:])]
+    monkeypatch.undo()
+    assert_same_picture(found.images[:1], visualize(network, units[:1], **SETTINGS).images)
+    assert_same_picture(found.images[1:], visualize(network, units[1:], **{**SETTINGS, "seed": 2003}).images)
+    assert found.excited.all()
+
+
+def test_a_dead_unit_is_never_excited():
+    found = visualize(Blocked(0.0, nn.ReLU()), [("unit", 0), ("unit", 1)], size=32, steps=4, seed=0)
+    np.testing.assert_array_equal(found.excited, [[True], [False]])
+
+
+def test_an_image_ends_where_its_objective_is_flat(network):
+    """A unit of zero weights is flat from the first step; its neighbour in the batch goes on as if alone."""
+    network.second.weight.data[1] = 0
+    units, settings = [("second", 1), ("second", 4)], {**SETTINGS, "steps": 160}
+    found = visualize(network, units, **settings)
+    assert found.steps[0, 0] == 2 * visualization.FLAT_STEPS
+    assert_same_picture(found.images[1:], visualize(network, units[1:], **settings).images)
+
+
+def test_an_interrupted_run_leaves_nothing_behind(network):
+    def interrupt(*_):
+        if network.forwards > 4:
+            raise KeyboardInterrupt
+
+    network.train()
+    handle = network.register_forward_pre_hook(interrupt)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    with pytest.raises(KeyboardInterrupt):
+        visualize(network, UNITS, **SETTINGS)
+    handle.remove()
+    assert network.training and all(parameter.requires_grad for parameter in network.parameters())
+    assert sum(len(module._forward_hooks) for module in network.modules()) == 0
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    assert torch.nn.functional.relu is RELU, "no patched function stays"
+
+
+RELU = torch.nn.functional.relu
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"diversity": 1.0}, "expected at least 2, found 1"),
+        ({"diversity": 1.0, "starts": 2}, "layer 'fc' has no maps"),
+        ({"spectrum": torch.ones(3, 32, 16)}, r"expected \(3, 32, 17\), found \(3, 32, 16\)"),
+    ],
+)
+def test_options_that_do_not_fit_are_errors(network, options, message):
+    with pytest.raises(ValueError, match=message):
+        visualize(network, UNITS, **SETTINGS, **options)
+    assert network.forwards <= 1

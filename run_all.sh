@@ -14,7 +14,7 @@ Reruns the study: executes its notebooks in order and writes every figure and ta
 
 Profiles
   smoke            embedded images, tiny numbers: only checks that everything works (minutes)
-  quick            embedded images, 2 CPU cores, no further download (about 12 minutes)
+  quick            embedded images, 2 CPU cores, no further download (about 11 minutes)
   imagenette       Imagenette and torchvision's ImageNet weights (one GPU, or a night of CPU)
   imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (hours of CPU, or minutes of GPU)
   imagenet         the full grid on ImageNet-1k, from a folder of yours (GPU days)
@@ -111,7 +111,8 @@ if [ "${1:-}" = test ]; then
     shift
     set_up
     cd "$ROOT"
-    exec "$VENV/bin/python" -m pytest "$@"
+    # A file of tests per process: two threads of one process help each other less than two processes.
+    OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
 fi
 for argument in "$@"; do
     case "$argument" in -h | --help) usage; exit 0 ;; esac

@@ -453,6 +453,20 @@ def _show(interval: Interval) -> str:
     return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
+def by_profile(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per claim: claim, statement, paper, and per profile (the keys of `tables`) its verdict and our numbers.
+
+    The statement is that of the first profile; another profile's highest rate may differ.
+    """
+    names = list(tables)
+    first = tables[names[0]][["claim", "statement", "paper"]]
+    for name in names:
+        said = tables[name]
+        column = said.verdict + " (" + said.ours + ")"
+        first = first.merge(said[["claim"]].assign(**{name: column}), on="claim", how="left")
+    return first
+
+
 def summary(table: pd.DataFrame) -> Iterable[str]:
     """One line of text per verdict."""
     return (f"{row.claim}, {row.statement}: **{row.verdict}** ({row.ours})" for row in table.itertuples())

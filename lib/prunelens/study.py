@@ -870,6 +870,13 @@ class Study:
         write_text(self.figures / f"{name}.csv", table.to_csv(index=False))
         return table
 
+    def tables_of_profiles(self, name: str) -> dict[str, pd.DataFrame]:
+        """The table of that name of this profile, and after it of every other whose figures lie beside."""
+        files = {file.parent.name: file for file in sorted(self.figures.parent.glob(f"*/{name}.csv"))}
+        ours = self.profile.name
+        others = [profile for profile in files if profile not in (ours, "smoke")]
+        return {profile: pd.read_csv(files[profile]) for profile in [ours, *others]}
+
     def _each(self, only: Iterable[Variant] | None, label: str) -> Iterable[Variant]:
         return tqdm(list(self.variants if only is None else only), desc=label, unit="network", mininterval=5)
 

@@ -764,3 +764,15 @@ def test_q3_compares_the_classes_outputs_with_the_last_block(low: float, verdict
     )  # the same networks again are no more configurations
     assert questions(units=twice).iloc[2].ours == row.ours
     assert f"over {len(gaps)} configurations" in row.why
+
+
+def test_by_profile_sets_the_verdicts_of_profiles_side_by_side():
+    columns = ["claim", "statement", "paper", "ours", "verdict"]
+    one = pd.DataFrame(
+        [["C1", "gains", ".7", "+.1", "holds"], ["Q1", "open", "-", "r = 0", "not tested"]], columns=columns
+    )
+    two = pd.DataFrame([["C1", "gains", ".7", "-.2", "does not hold"]], columns=columns)
+    found = claims.by_profile({"quick": one, "real": two})
+    assert found.columns.tolist() == ["claim", "statement", "paper", "quick", "real"]
+    assert found.quick.tolist() == ["holds (+.1)", "not tested (r = 0)"]
+    assert found.real[0] == "does not hold (-.2)" and pd.isna(found.real[1])

@@ -1,0 +1,92 @@
+"""What a feature visualization costs: `python tests/benchmarks/visualization.py`, about 4 minutes on 2 cores.
+
+Prints images x steps per second of units drawn as one batch, and one by one by lucent's `render_vis` with the same
+size, steps, parameterisation and transforms, in turns; whether both drew the same; and the memory of more units.
+Runs on a GPU where there is one, as lucent does.
+"""
+
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from lucent.optvis import param, render
+
+from prunelens import networks
+from prunelens.visualization import scaled_transforms, visualize
+
+UNITS, STEPS, ROUNDS = 16, 12, 3
+LAYERS = ("inception3b.branch2.1.conv", "inception4d.branch3.1.conv", "inception5a.branch4.1.conv")
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}")
+    network = networks.build("googlenet", num_classes=1000).to(device).eval()
+    networks.initialise(network, 0)
+    for size in (64, 128, 224):
+        for layer in LAYERS:
+            compare(network, layer, size)
+    before = peak_memory()
+    visualize(network, units(LAYERS[1], 4 * UNITS), size=128, steps=2, seed=0)
+    print(
+        f"peak memory: {before:.0f} MB with {UNITS} units at 224 px, {peak_memory():.0f} MB after {4 * UNITS} at 128 px"
+    )
+
+
+def units(layer: str, n: int) -> list[tuple[str, int]]:
+    return [(layer, unit) for unit in range(n)]
+
+
+def compare(network: torch.nn.Module, layer: str, size: int) -> None:
+    """Seconds of a batch and of single units, in turns; the quotient of every round says how sure it is."""
+    chosen = units(layer, UNITS)
+    batched, single, quotients = [], [], []
+    for _ in range(ROUNDS):
+        batched.append(seconds(lambda: visualize(network, chosen, size=size, steps=STEPS, seed=0)))
+        single.append(seconds(lambda: [one_by_one(network, unit, size) for unit in chosen]))
+        quotients.append(single[-1] / batched[-1])
+    pictures = visualize(network, chosen[:1], size=size, steps=STEPS, seed=0).images[0, 0]
+    off = np.abs(pictures.astype(int) - one_by_one(network, chosen[0], size)).max()
+    rate = [UNITS * STEPS / statistics.median(times) for times in (batched, single)]
+    print(
+        f"{size} px, {layer}: {rate[0]:.1f} images x steps/s as a batch, {rate[1]:.1f} one by one: "
+        f"{statistics.median(quotients):.2f} times ({min(quotients):.2f} to {max(quotients):.2f}); "
+        f"pictures differ by at most {off} of 255"
+    )
+
+
+def one_by_one(network: torch.nn.Module, unit: tuple[str, int], size: int) -> np.ndarray:
+    """lucent's own way: its hooks stay, so that they are removed here."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    layer, index = unit
+    [image] = render.render_vis(
+        network, f"{layer.replace('.', '_')}:{index}", param_f=lambda: param.image(size),
+        transforms=scaled_transforms(size)[:-1], fixed_image_size=size, thresholds=(STEPS,), preprocess=False,
+        progress=False, show_image=False,
+    )  # fmt: skip
+    for module in network.modules():
+        module._forward_hooks.clear()
+    return (image[0] * 255).round().astype(np.uint8)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory() -> float:
+    """MB that the process has ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -830,8 +830,8 @@ def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """
     followed = _need(followed, "method", "variant", "mis", "layer", "unit")
     summary = _need(summary, "method", "rate", "mean", "low", "high", "q10", "q25", "q50", "q75", "q90", "r", "units")
-    methods = list(summary.method.unique())
-    figure, axes = canvas(2, len(methods), 1.4 + 2 * WIDTH / max(4, len(methods)), sharey="row")
+    methods, limits = list(summary.method.unique()), (followed.mis.min() - 0.02, followed.mis.max() + 0.02)
+    figure, axes = canvas(2, len(methods), 2 + 2 * WIDTH / max(4, len(methods)), sharey="row")
     for (above, below), method in zip(axes.T, methods, strict=True):
         rows, color = summary[summary.method == method], look(method).color
         x = np.arange(len(rows))
@@ -840,21 +840,21 @@ def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         above.plot(x, rows.q50, color=color)
         above.vlines(x, rows.low, rows.high, color="#222222", linewidth=1.2, zorder=3)
         above.plot(x, rows["mean"], "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
-        rates = [f"{rate:g}" if rate else "again" for rate in rows.rate[1:]]
-        above.set_xticks(x, ["dense", *rates], fontsize=7.5)
+        control = method in CONTROLS
+        above.set_xticks(x, ["before", "after"] if control else [f"{rate:g}" for rate in rows.rate], fontsize=7.5)
+        above.set_xlabel("retraining" if control else "rate", fontsize=8)
         above.set_title(fill(look(method).label, 15), color=color, fontsize=8.5)
         units = followed[followed.method == method]
         units = units.pivot(index=["layer", "unit"], columns="variant", values="mis")[list(units.variant.unique())]
         below.axline((0.5, 0.5), slope=1, color="#444444", linewidth=0.8, linestyle=":")
-        below.scatter(units.iloc[:, 0], units.iloc[:, -1], s=3, color=color, alpha=0.25, linewidths=0, rasterized=True)
+        below.scatter(units.iloc[:, 0], units.iloc[:, -1], s=2, color=color, alpha=0.2, linewidths=0, rasterized=True)
         last = rows.iloc[-1]
-        agreement = f"r = {last.r:.2f} [{last.r_low:.2f}, {last.r_high:.2f}]".replace("-", "\N{MINUS SIGN}")
+        agreement = f"r = {last.r:.2f}\n[{last.r_low:.2f}, {last.r_high:.2f}]".replace("-", "\N{MINUS SIGN}")
         below.set_title(f"{agreement}\n{last.units:,} units", fontsize=7, weight="normal")
-        below.set_xlabel("MIS in the dense network", fontsize=7.5)
-        below.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        below.set(xlim=limits, ylim=limits, aspect="equal")
     axes[0, 0].set_ylabel("MIS of the same units")
     axes[1, 0].set_ylabel("MIS in the last network")
-    figure.supxlabel("above: nominal pruning rate", fontsize=8)
+    figure.supxlabel("MIS in the dense network", fontsize=9)
     return figure
 
 

@@ -59,7 +59,7 @@ def task_gallery(units: Sequence[Task], tasks: int, explanations: int, seed: int
             bare(axis)
         label.axis("off")
         label.text(1, 0.5, unit.heading, ha="right", va="center", fontsize=8, transform=label.transAxes)
-    for axis, title in zip(axes[0, 1:], ("excite the unit", "which one does?", "do not excite it"), strict=True):
+    for axis, title in zip(axes[0, 1:], ("excite the unit", "queries", "do not excite it"), strict=True):
         axis.set_title(title, fontsize=9)
     return figure
 

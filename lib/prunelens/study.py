@@ -736,7 +736,7 @@ class Study:
         table.loc[~table.alive, SCORES] = np.nan
         return table.iloc[self.validation_set.logits]
 
-    def dissection(self, only: Iterable[Variant] | None = None, quantile: float = 0.9, n: int = 256) -> pd.DataFrame:
+    def dissection(self, only: Iterable[Variant] | None = None, quantile: float = 0.9, n: int = 128) -> pd.DataFrame:
         """Network Dissection of every conv unit of each variant (by default random weights and ``most_pruned``).
 
         Columns: layer, unit, dissection (the largest IoU of its peaks with a known concept, over concepts, 0..1) and

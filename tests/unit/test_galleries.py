@@ -109,7 +109,7 @@ def test_task_gallery_has_a_row_per_unit_with_its_heading_and_one_title_per_colu
     figure = galleries.task_gallery([task(2, 4, "first"), task(2, 4, "second")], 2, 4, seed=0)
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["first", "second"]
     titles = [axis.get_title("left") or axis.get_title() for axis in figure.axes]
-    assert titles == ["", "excite the unit", "which one does?", "do not excite it", "", "", "", ""]
+    assert titles == ["", "excite the unit", "queries", "do not excite it", "", "", "", ""]
     assert len(pictures(figure)) == 6
 
 

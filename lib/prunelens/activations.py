@@ -8,7 +8,7 @@ ReLU; for a Linear layer it is the logit. Beside these (`networks.unit_layers`),
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -45,36 +45,55 @@ def record(
     batch_size: int,
     device: str | torch.device,
 ) -> dict[str, np.ndarray]:
-    """Spatial mean of every layer's output on every image, in one pass of the network in eval mode.
+    """Spatial mean of every layer's output on every image, in one pass: name -> (n, units) float32, see `batches`.
+
+    331 MB for 10,000 images of GoogLeNet's 8,280 units; more images than fit are for `Extremes`.
+    """
+    values: dict[str, np.ndarray] = {}
+    for batch, means in batches(network, layers, images, batch_size, device):
+        for name, mean in means.items():
+            if name not in values:
+                values[name] = np.empty((len(images), mean.shape[1]), dtype=np.float32)
+            values[name][batch] = mean
+    return values
+
+
+def batches(
+    network: nn.Module,
+    layers: dict[str, nn.Module],
+    images: np.ndarray,
+    batch_size: int,
+    device: str | torch.device,
+) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    """Spatial mean of every layer's output, batch after batch of the images: the batch's place among them, and
+    name -> (b, units) float32 in the order of `layers`. The network is run in eval mode.
 
     layers: name -> module of the network whose output is (b, units, h, w) or (b, units). The outputs are
     reduced as the modules return them, so a later in-place operation changes nothing.
     images: (n, size, size, 3) uint8. The pass runs in float32: lower precision would tie
     what ranks an image.
 
-    Returns name -> (n, units) float32 in the order of `layers`; 331 MB for 10,000 images of GoogLeNet's 8,280
-    units. The network is left as found: no hooks, same modes. It must be on `device`.
+    Between batches the network is as it was found: no hooks, same modes. It must be on `device`.
     Raises ValueError for images of another kind, and naming the layers that the network never calls.
     """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"expected uint8 images (n > 0, size, size, 3), found {images.dtype} {images.shape}")
-    device = torch.device(device)
-    values: dict[str, np.ndarray] = {}
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, min(start + batch_size, len(images)))
+        pixels = torch.from_numpy(np.array(images[batch])).to(device)
+        means = _means(network, layers, pixels.permute(0, 3, 1, 2).float().div(255))
+        if missing := [name for name in layers if name not in means]:
+            raise ValueError(f"the network never calls {', '.join(missing)}")
+        yield batch, {name: means[name].cpu().numpy() for name in layers}
+
+
+def _means(network: nn.Module, layers: dict[str, nn.Module], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     means: dict[str, torch.Tensor] = {}
     with evaluating(network), ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(_record_mean(layer, name, means).remove)
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-            means.clear()
-            network(batch.permute(0, 3, 1, 2).float().div(255))
-            if missing := [name for name in layers if name not in means]:
-                raise ValueError(f"the network never calls {', '.join(missing)}")
-            for name in layers:
-                if name not in values:
-                    values[name] = np.empty((len(images), means[name].shape[1]), dtype=np.float32)
-                values[name][start : start + len(batch)] = means[name].cpu().numpy()
-    return values
+        network(pixels)
+    return means
 
 
 def _record_mean(layer: nn.Module, name: str, means: dict[str, torch.Tensor]) -> RemovableHandle:
@@ -148,7 +167,7 @@ class Extremes:
         self._bottom: dict[str, np.ndarray] = {}
 
     def update(self, images: np.ndarray, values: dict[str, np.ndarray]) -> None:
-        """images: (b,) their indices in the set; values: layer -> (b, units) float32, as `record` gives them.
+        """images: (b,) their indices in the set; values: layer -> (b, units) float32, as `batches` gives them.
 
         Raises ValueError for an image that came before, or values that are not finite; nothing is kept then.
         """

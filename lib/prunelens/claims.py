@@ -220,6 +220,52 @@ def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> 
     return pd.DataFrame(rows, columns=columns)
 
 
+def followed_units(units: pd.DataFrame) -> pd.DataFrame:
+    """The same conv units through pruning: those alive in the dense network and all one-shot networks of a method.
+
+    One row per method, network and unit, networks of the dense network's seed from dense to most pruned: method,
+    variant, rate (0 for the dense network, which is in each method's rows), layer, unit, mis. First comes the control:
+    the method dense_retrained is the dense network and itself retrained, whose rate is 0 too.
+    """
+    conv = units[units.kind == "conv"]
+    dense = conv[conv.method == "dense"]
+    conv = conv[conv.seed.isin(dense.seed.unique())]
+    pruned = retrained_networks(conv[conv.schedule == "one_shot"]).sort_values("rate", kind="stable")
+    found = pd.concat([conv[conv.method == "dense_retrained"], pruned])
+    same = [
+        statistics.same_units(pd.concat([dense, networks])).assign(method=method)
+        for method, networks in found.groupby("method", sort=False)
+    ]
+    return pd.concat([conv[:0], *same], ignore_index=True)[["method", "variant", "rate", "layer", "unit", "mis"]]
+
+
+def followed_summary(followed: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """One row per method and network of `followed_units`: how its units' MIS lies, and keeps the dense network's order.
+
+    Columns: method, variant, rate, units; mean, low, high (`statistics.unit_mean`, resamples units within layers);
+    q10, q25, q50, q75, q90; r, r_low, r_high: correlation of the units' ranks within their layers with those in the
+    dense network, layers centred (`statistics.within_group_correlation`; its interval is over units, the networks
+    fixed), missing for the dense network itself.
+    """
+    rows = []
+    for method, units in followed.groupby("method", sort=False):
+        dense, *others = units.variant.unique()
+        table = units.pivot(index=["layer", "unit"], columns="variant", values="mis")
+        layers = table.index.get_level_values("layer")
+        ranks = table.groupby("layer").rank(pct=True).reset_index()
+        for variant in (dense, *others):
+            values = table[variant]
+            mean = statistics.unit_mean(values, layers, n_resamples=n_resamples, seed=seed)
+            row = {"method": method, "variant": variant, "rate": units.rate[units.variant == variant].iloc[0],
+                   "units": len(values), **mean._asdict()}  # fmt: skip
+            row |= {f"q{percent}": values.quantile(percent / 100) for percent in (10, 25, 50, 75, 90)}
+            if variant != dense:
+                r = statistics.within_group_correlation(ranks, dense, variant, "layer", "pearson", n_resamples, seed)
+                row |= {"r": r.r, "r_low": r.low, "r_high": r.high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _rate_and_mis(means: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
     series = rate_series(means)
     groups = max(1, series.series.nunique())

@@ -145,6 +145,18 @@ def sample(image_set: ImageSet, n: int, seed: int) -> ImageSet:
     return image_set.subset(np.sort(order[np.argsort(turn, kind="stable")[:n]]))
 
 
+def balanced(image_set: ImageSet, outputs: Sequence[int] | np.ndarray, seed: int) -> np.ndarray:
+    """Indices, in the set's order, of equally many random images of each class that these outputs stand for.
+
+    As many as the rarest of these classes has, so none where one has none; images of other classes are left out.
+    """
+    shown = image_set.logits[image_set.labels]
+    fewest = min(np.count_nonzero(shown == output) for output in outputs)
+    order = np.random.default_rng(seed).permutation(len(image_set))
+    turn = pd.Series(order).groupby(shown[order]).cumcount().to_numpy()
+    return np.sort(order[np.isin(shown[order], outputs) & (turn < fewest)])
+
+
 @call_once
 def imagenet_class_indices() -> dict[str, int]:
     """Network output, 0..999, of each of ImageNet's 1,000 WordNet ids: their sorted order."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 from zlib import crc32
 
@@ -772,3 +773,65 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
             options = {"marker": "o", "markersize": _area(rate) ** 0.5, "linestyle": "none"}
             handles.append(Line2D([], [], color="#999999", label=f"rate {rate:g}", **options))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+# --------------------------------------------------------------------------- the same units, and another network
+
+
+def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """MIS of the same units through pruning, a column per method.
+
+    Above: each network's median (line), middle half and middle 80 % (bands) of its units, and their mean with its
+    interval. Below: each unit in the dense and in the last network, with the rank correlation within layers.
+    followed, summary: of `claims.followed_units` and `claims.followed_summary`.
+    """
+    followed = _need(followed, "method", "variant", "mis", "layer", "unit")
+    summary = _need(summary, "method", "rate", "mean", "low", "high", "q10", "q25", "q50", "q75", "q90", "r", "units")
+    methods, limits = list(summary.method.unique()), (followed.mis.min() - 0.02, followed.mis.max() + 0.02)
+    figure, axes = canvas(2, len(methods), 2 + 2 * WIDTH / max(4, len(methods)), sharey="row")
+    for (above, below), method in zip(axes.T, methods, strict=True):
+        rows, color = summary[summary.method == method], look(method).color
+        x = np.arange(len(rows))
+        above.fill_between(x, rows.q10, rows.q90, color=color, alpha=0.15, linewidth=0)
+        above.fill_between(x, rows.q25, rows.q75, color=color, alpha=0.3, linewidth=0)
+        above.plot(x, rows.q50, color=color)
+        above.vlines(x, rows.low, rows.high, color="#222222", linewidth=1.2, zorder=3)
+        above.plot(x, rows["mean"], "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
+        control = method in CONTROLS
+        above.set_xticks(x, ["before", "after"] if control else [f"{rate:g}" for rate in rows.rate], fontsize=7.5)
+        above.set_xlabel("retraining" if control else "rate", fontsize=8)
+        above.set_title(fill(look(method).label, 15), color=color, fontsize=8.5)
+        units = followed[followed.method == method]
+        units = units.pivot(index=["layer", "unit"], columns="variant", values="mis")[list(units.variant.unique())]
+        below.axline((0.5, 0.5), slope=1, color="#444444", linewidth=0.8, linestyle=":")
+        below.scatter(units.iloc[:, 0], units.iloc[:, -1], s=2, color=color, alpha=0.2, linewidths=0, rasterized=True)
+        last = rows.iloc[-1]
+        agreement = f"r = {last.r:.2f}\n[{last.r_low:.2f}, {last.r_high:.2f}]".replace("-", "\N{MINUS SIGN}")
+        below.set_title(f"{agreement}\n{last.units:,} units", fontsize=7, weight="normal")
+        below.set(xlim=limits, ylim=limits, aspect="equal")
+    axes[0, 0].set_ylabel("MIS of the same units")
+    axes[1, 0].set_ylabel("MIS in the last network")
+    figure.supxlabel("MIS in the dense network", fontsize=9)
+    return figure
+
+
+def layers_of_networks(table: pd.DataFrame, value: str = "mis") -> Figure:
+    """Layer means of several networks with their intervals, a panel with its own scale for each.
+
+    Columns: network (the panel's title), layer (dotted name; the same layers in the same order in all), position (0
+    the first layer, 1 the last), `value`, low, high. The last layer is drawn hollow.
+    """
+    table = _need(table, "network", "layer", "position", value, "low", "high")
+    names = list(table.network.unique())
+    figure, axes = canvas(len(names), 1, 0.6 + 1.9 * len(names), sharex=True)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        rows = table[table.network == name].sort_values("position")
+        axis.fill_between(rows.position, rows.low, rows.high, color=LOOKS["dense"].color, alpha=0.18, linewidth=0)
+        axis.plot(rows.position, rows[value], ".-", color=LOOKS["dense"].color, linewidth=1)
+        axis.plot(*rows.iloc[-1][["position", value]], "o", color="white", markeredgecolor=LOOKS["dense"].color)
+        axis.set(title=name, ylabel=label(value))
+    blocks = rows.layer.str.split(".").str[0].replace({"conv1": "stem", "conv2": "stem", "conv3": "stem"})
+    first = blocks != blocks.shift()
+    axes[-1, 0].set_xticks(rows.position[first], blocks[first].str.removeprefix("inception"), fontsize=8)
+    axes[-1, 0].set_xlabel("place in the network, labelled where a block begins")
+    return figure

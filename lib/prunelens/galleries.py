@@ -1,6 +1,7 @@
 """Figures made of images: samples of the data, the tasks behind MIS, and feature visualizations."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -41,19 +42,19 @@ class Task(NamedTuple):
     bottom: np.ndarray
 
 
-def task_gallery(units: Sequence[Task], tasks: int, explanations: int) -> Figure:
-    """One 2-AFC task per unit: K explanations of each side, and between them a query of each kind.
+def task_gallery(units: Sequence[Task], tasks: int, explanations: int, seed: int) -> Figure:
+    """One 2-AFC task per unit: K explanations of each side, and between them a query of each kind, in random order.
 
     It is the first task under the "inner" query rule without shuffling: one explanation of each bin of N ranks, and
-    the query of rank N K.
+    the query of rank N K. Which query is the upper one depends on the seed and the unit's place; `task_answers` says.
     """
     shown = np.arange(explanations) * tasks
     columns = int(np.ceil(np.sqrt(explanations)))
     figure, axes = figures.canvas(len(units), 4, 1.55 * len(units), width_ratios=[0.9, 1, 0.5, 1])
-    for (label, *row), unit in zip(axes, units, strict=True):
-        queries = np.stack([unit.top[explanations * tasks], unit.bottom[explanations * tasks]])
+    for (label, *row), unit, upper in zip(axes, units, _upper_excites(len(units), seed), strict=True):
+        queries = [side[explanations * tasks] for side in (unit.top, unit.bottom)]
         row[0].imshow(strip(unit.top[shown], columns))
-        row[1].imshow(strip(queries, 1, gap=4), interpolation="nearest")
+        row[1].imshow(strip(np.stack(queries if upper else queries[::-1]), 1, gap=4), interpolation="nearest")
         row[2].imshow(strip(unit.bottom[shown], columns))
         for axis in row:
             bare(axis)
@@ -62,6 +63,19 @@ def task_gallery(units: Sequence[Task], tasks: int, explanations: int) -> Figure
     for axis, title in zip(axes[0, 1:], ("excite the unit", "queries", "do not excite it"), strict=True):
         axis.set_title(title, fontsize=9)
     return figure
+
+
+def task_answers(units: Sequence[Task], seed: int) -> str:
+    """The answers to `task_gallery` of the same units and seed: HTML, folded until the reader opens it."""
+    lines = [
+        f"<li>{escape(unit.heading.splitlines()[0])}: the {'upper' if upper else 'lower'} one</li>"
+        for unit, upper in zip(units, _upper_excites(len(units), seed), strict=True)
+    ]
+    return f"<details><summary>Answers: the query that excites the unit</summary><ol>{''.join(lines)}</ol></details>"
+
+
+def _upper_excites(units: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(units) < 0.5
 
 
 def bare(axis: Axes) -> None:

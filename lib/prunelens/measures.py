@@ -307,12 +307,7 @@ def dissect(
 
 def _largest(best: Tensor, offered: Tensor) -> Tensor:
     """The k largest of each row of best (units, k) and offered (units, b) together, in no order."""
-    row, column = (offered > best.amin(dim=1, keepdim=True)).nonzero(as_tuple=True)
-    # Few are better than the k largest of many images: only these are compared, at the left of an array.
-    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
-    short = best.new_full((len(best), int(place.max()) + 1 if len(place) else 0), -torch.inf)
-    short[row, place] = offered[row, column]
-    return torch.cat([best, short], dim=1).topk(best.shape[1], dim=1, sorted=False).values
+    return torch.cat([best, offered], dim=1).topk(best.shape[1], dim=1, sorted=False).values
 
 
 def _iou(overlap: Tensor, peaks: Tensor, covered: Tensor) -> Tensor:

@@ -49,9 +49,16 @@ VERSIONS = {
     "temperature": 1,
     "scores": 2,
     "measures": 1,
+    "last_layer": 1,
+    "dissection": 1,
     "visualizations": 2,
     "visual_quality": 1,
 }
+
+SCORES = ["mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]  # of a unit; a dead one has none
+# Stimuli. Of more, extremes are found batch after batch, and margins are read from embeddings: neither the matrix of
+# all activations nor that of all pairs of images would fit into memory.
+LARGE = 20_000
 
 
 class Study:
@@ -464,26 +471,38 @@ class Study:
 
     def extremes(self, variant: Variant) -> Arrays:
         """Per layer "top/LAYER" and "bottom/LAYER", stimulus indices (units, N (K + 1)), and "alive/LAYER" (units,)."""
-        measure = self.profile.interpretability
-        k = measure.tasks * (measure.explanations + 1)
-        if len(self.stimuli) < 2 * k:
-            raise ValueError(f"data.stimulus_images: found {len(self.stimuli)} stimuli, {measure.tasks} tasks of "
-                             f"{measure.explanations} explanations need {2 * k}")  # fmt: skip
+        k = self._wanted_extremes
         key = self._key(
             "extremes", network=self.network_key(variant), stimuli=self.stimuli_key, k=k, seed=self.profile.seed
         )
         return self.store.arrays("extremes", str(variant), key, lambda: self._extremes(variant, k))
 
+    @property
+    def _wanted_extremes(self) -> int:
+        """N (K + 1) of each side. Raises ValueError for fewer stimuli than that twice."""
+        measure = self.profile.interpretability
+        k = measure.tasks * (measure.explanations + 1)
+        if len(self.stimuli) < 2 * k:
+            raise ValueError(f"data.stimulus_images: found {len(self.stimuli)} stimuli, {measure.tasks} tasks of "
+                             f"{measure.explanations} explanations need {2 * k}")  # fmt: skip
+        return k
+
     def _extremes(self, variant: Variant, k: int) -> Arrays:
         network = self.network(variant).to(self.device)
-        layers = networks.unit_layers(network)
-        values = activations.record(network, layers, self.stimuli.images, self.profile.batch_size, self.device)
+        layers, images = networks.unit_layers(network), self.stimuli.images
         keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
+        if len(images) > LARGE:
+            stream = activations.Extremes(k, keys)
+            for batch, values in activations.batches(network, layers, images, self.profile.batch_size, self.device):
+                stream.update(np.arange(batch.start, batch.stop), values)
+            found = {layer: stream.result(layer) for layer in layers}
+        else:
+            values = activations.record(network, layers, images, self.profile.batch_size, self.device)
+            found = {name: (*activations.extremes(v, k, keys), activations.alive(v)) for name, v in values.items()}
         arrays = {}
-        for layer, value in values.items():
-            top, bottom = activations.extremes(value, k, keys)
+        for layer, (top, bottom, alive) in found.items():
             arrays[f"top/{layer}"], arrays[f"bottom/{layer}"] = top.astype(np.int32), bottom.astype(np.int32)
-            arrays[f"alive/{layer}"] = activations.alive(value)
+            arrays[f"alive/{layer}"] = alive
         return arrays
 
     @cached_property
@@ -496,7 +515,7 @@ class Study:
     @cached_property
     def gram(self) -> interpretability.Gram | np.ndarray:
         """What margins are read from: the stimuli's inner products, or the embeddings of too many of them for that."""
-        return interpretability.gram(self.embeddings) if len(self.stimuli) <= 20_000 else self.embeddings
+        return interpretability.gram(self.embeddings) if len(self.stimuli) <= LARGE else self.embeddings
 
     @cached_property
     def similarity(self) -> similarity.Similarity:
@@ -528,6 +547,12 @@ class Study:
         versions = {stage: VERSIONS[stage] for stage in ("extremes", "embeddings")}
         return {"stimuli": self.stimuli_key, "seed": self.profile.seed, "measure": measure, "versions": versions}
 
+    @property
+    def _temperature_key(self) -> dict:
+        """What the temperature depends on besides ``_measure_key``."""
+        fitted = {"version": VERSIONS["temperature"], "dense": self.network_key(self.variants[0])}
+        return {"temperature": self.profile.interpretability.temperature or fitted}
+
     def _dense_margins(self) -> np.ndarray:
         extremes = self.extremes(self.variants[0])
         margins = [
@@ -557,9 +582,7 @@ class Study:
         return pd.concat(tables, ignore_index=True)
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
-        given = self.profile.interpretability.temperature
-        temperature = given or {"version": VERSIONS["temperature"], "dense": self.network_key(self.variants[0])}
-        key = self._key("scores", network=self.network_key(variant), temperature=temperature, **self._measure_key)
+        key = self._key("scores", network=self.network_key(variant), **self._temperature_key, **self._measure_key)
         return self.store.table("scores", str(variant), key, lambda: self._score(variant))
 
     def _score(self, variant: Variant) -> pd.DataFrame:
@@ -567,7 +590,7 @@ class Study:
         for layer in networks.unit_layers(self.dense):
             table = interpretability.summarize(self._margins(extremes, layer), self.temperature)
             alive = extremes[f"alive/{layer}"]
-            table.loc[~alive, ["mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]] = np.nan
+            table.loc[~alive, SCORES] = np.nan
             tables.append(table.assign(layer=layer, kind="fc" if layer == "fc" else "conv", alive=alive))
         return pd.concat(tables, ignore_index=True)
 
@@ -578,11 +601,8 @@ class Study:
         whose activations are random numbers; "shuffled", the dense network's conv units with the images' embeddings
         dealt to other images.
         """
-        measure, n = self.profile.interpretability, len(self.stimuli)
-        k, keys = (
-            measure.tasks * (measure.explanations + 1),
-            activations.tie_keys(self.stimuli.names, self.profile.seed),
-        )
+        k, n = self._wanted_extremes, len(self.stimuli)
+        keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
         made = {
             "one direction": interpretability.principal_unit(self.embeddings),
             "random": interpretability.random_units(n, 200, self.profile.seed),
@@ -645,6 +665,111 @@ class Study:
             table = pd.DataFrame(columns)
             table.loc[~alive] = np.nan
             tables.append(table.assign(layer=layer, unit=np.arange(len(table)), alive=alive))
+        return pd.concat(tables, ignore_index=True)
+
+    @property
+    def most_pruned(self) -> list[Variant]:
+        """The dense network, and each method's one-shot retrained network of the highest rate and the first seed."""
+        wanted = self.profile.pruning
+        return [self.variants[0]] + [
+            Variant(method, max(wanted.rates), "one_shot", wanted.seeds[0]) for method in wanted.methods
+        ]
+
+    def last_layer(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
+        """The output units of the data's own classes, ranked by logit and by softmax probability, for each variant
+        (by default ``most_pruned``): one row per output, stimuli and unit.
+
+        output: "logit" or "probability", of the softmax over all outputs.
+        stimuli: "as they are", or "balanced": equally many of each of the data's classes and none of others
+        (``datasets.balanced``). A set of fewer than 2 N (K + 1) images has no rows.
+        images: in the set; alive, mis, mis_low, mis_high, two_afc_accuracy, margin: as in ``units``, which has the rows
+        of logits on the stimuli as they are.
+        own_class: share of the top images that are of the unit's class, and own_class_most: its largest possible value.
+        tied_top, tied_bottom: share of extremes that have another's value (``activations.tied``).
+        saturated_top: share of top images whose probability is above 1 - 1e-6; saturated_bottom: of bottom images
+        whose probability is exactly 0 as a float32.
+        """
+        tables = [self._last_layer(variant).assign(variant=str(variant), **asdict(variant))
+                  for variant in self._each(self.most_pruned if only is None else only, "last layer")]  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def _last_layer(self, variant: Variant) -> pd.DataFrame:
+        key = self._key("last_layer", network=self.network_key(variant), classes=self.validation_set.logits.tolist(),
+                        **self._temperature_key, **self._measure_key)  # fmt: skip
+        return self.store.table("last_layer", str(variant), key, lambda: self._rank_outputs(variant))
+
+    def _rank_outputs(self, variant: Variant) -> pd.DataFrame:
+        network, k = self.network(variant).to(self.device), self._wanted_extremes
+        logits = activations.record(
+            network, {"fc": network.fc}, self.stimuli.images, self.profile.batch_size, self.device
+        )["fc"]
+        outputs = {"logit": logits, "probability": activations.probabilities(logits)}
+        sets = {
+            "as they are": np.arange(len(self.stimuli)),
+            "balanced": datasets.balanced(self.stimuli, self.validation_set.logits, self.profile.seed),
+        }
+        tables = [
+            self._rank_output(values, outputs["probability"], chosen, k).assign(output=output, stimuli=name)
+            for name, chosen in sets.items() if len(chosen) >= 2 * k
+            for output, values in outputs.items()
+        ]  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def _rank_output(self, values: np.ndarray, probabilities: np.ndarray, chosen: np.ndarray, k: int) -> pd.DataFrame:
+        """values, probabilities: (stimuli, outputs); chosen: stimuli that may be extremes."""
+        values, probabilities = values[chosen], probabilities[chosen]
+        keys = activations.tie_keys(self.stimuli.names, self.profile.seed)[chosen]
+        top, bottom = activations.extremes(values, k, keys)
+        of_class = self.stimuli.logits[self.stimuli.labels][chosen] == np.arange(values.shape[1])[:, None]
+        at_top, at_bottom = (np.take_along_axis(probabilities.T, ranked, axis=1) for ranked in (top, bottom))
+        table = interpretability.summarize(
+            self._margins({"top/fc": chosen[top], "bottom/fc": chosen[bottom]}, "fc"), self.temperature
+        ).assign(
+            images=len(chosen),
+            alive=activations.alive(values),
+            own_class=np.take_along_axis(of_class, top, axis=1).mean(axis=1),
+            own_class_most=(of_class.sum(axis=1) / k).clip(max=1),
+            tied_top=activations.tied(values, top),
+            tied_bottom=activations.tied(values, bottom),
+            saturated_top=(at_top > 1 - 1e-6).mean(axis=1),
+            saturated_bottom=(at_bottom == 0).mean(axis=1),
+        )
+        table.loc[~table.alive, SCORES] = np.nan
+        return table.iloc[self.validation_set.logits]
+
+    def dissection(self, only: Iterable[Variant] | None = None, quantile: float = 0.9, n: int = 128) -> pd.DataFrame:
+        """Network Dissection of every conv unit of each variant (by default random weights and ``most_pruned``).
+
+        Columns: layer, unit, dissection (the largest IoU of its peaks with a known concept, over concepts, 0..1) and
+        concept (which one); both are missing for a unit without peaks.
+
+        quantile: a unit's peaks are its activations above it. Each texture of the embedded data is on about an eighth
+        of all pixels, so that the highest tenth of the activations can nearly fill a texture; see ``measures.dissect``.
+        n: at most so many of the stimuli are looked at, equally many of each class.
+        Raises ValueError where no concepts are known.
+        """
+        chosen = [Variant("random_init", seed=self.variants[0].seed), *self.most_pruned] if only is None else only
+        tables = [self._dissected(variant, quantile, n).assign(variant=str(variant), **asdict(variant))
+                  for variant in self._each(chosen, "dissection")]  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def _dissected(self, variant: Variant, quantile: float, n: int) -> pd.DataFrame:
+        key = self._key("dissection", network=self.network_key(variant), stimuli=self.stimuli_key, quantile=quantile,
+                        n=n, seed=self.profile.seed)  # fmt: skip
+        return self.store.table("dissection", str(variant), key, lambda: self._dissect(variant, quantile, n))
+
+    def _dissect(self, variant: Variant, quantile: float, n: int) -> pd.DataFrame:
+        seen = datasets.sample(self.stimuli, min(n, len(self.stimuli)), self.profile.seed)
+        concepts, masks = measures.concept_masks(seen)
+        network = self.network(variant).to(self.device)
+        found = measures.dissect(
+            network, networks.conv_layers(network), seen.images, masks, self.profile.batch_size, self.device, quantile
+        )
+        tables = []
+        for layer, overlap in found.items():
+            best = np.array(concepts, dtype=object)[np.nan_to_num(overlap).argmax(axis=1)]
+            table = pd.DataFrame({"layer": layer, "unit": np.arange(len(overlap)), "dissection": overlap.max(axis=1)})
+            tables.append(table.assign(concept=np.where(table.dissection.notna(), best, None)))
         return pd.concat(tables, ignore_index=True)
 
     def network_means(self, units: pd.DataFrame) -> pd.DataFrame:

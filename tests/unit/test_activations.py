@@ -60,6 +60,19 @@ def test_record_is_the_spatial_mean_before_batchnorm_and_relu(net, images):
     assert values["a"].min() < 0  # not the output of the ReLU that follows in place
 
 
+def test_batches_are_the_record_in_pieces_and_leave_the_network_as_found_between_them(net, images):
+    modes = [m.training for m in net.modules()]
+    whole = activations.record(net, layers_of(net), images, 4, "cpu")
+    places = []
+    for place, means in activations.batches(net, layers_of(net), images, 4, "cpu"):
+        places.append((place.start, place.stop))
+        assert hooks_in(net) == 0 and [m.training for m in net.modules()] == modes
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        for name, mean in means.items():
+            np.testing.assert_array_equal(mean, whole[name][place])
+    assert places == [(0, 4), (4, 8), (8, 11)] and list(means) == list(whole) == ["b", "a", "fc"]
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_batch_size_changes_nothing(net, images, batch_size):
     one = activations.record(net, layers_of(net), images, 4, "cpu")

@@ -776,3 +776,58 @@ def test_by_profile_sets_the_verdicts_of_profiles_side_by_side():
     assert found.columns.tolist() == ["claim", "statement", "paper", "quick", "real"]
     assert found.quick.tolist() == ["holds (+.1)", "not tested (r = 0)"]
     assert found.real[0] == "does not hold (-.2)" and pd.isna(found.real[1])
+
+
+# ------------------------------------------------------------------------------------------------ followed units
+
+
+def through_pruning() -> pd.DataFrame:
+    """30 units in each of two layers; pruning adds the rate to the MIS of layer a and turns the order of layer b;
+    unit 0 of layer a dies at .8. Retrained alone, nothing changes. There is a second seed, and an fc unit."""
+    networks = [("dense", 0.0, "none", 0), ("random_init", 0.0, "none", 0), ("structured_l1", 0.4, "none", 0)]
+    for seed in (0, 1):
+        networks += [("structured_l1", rate, "one_shot", seed) for rate in (0.8, 0.4)]
+        networks += [("dense_retrained", 0.0, "one_shot", seed), ("structured_l1", 0.8, "iterative", seed)]
+    tables = []
+    for method, rate, schedule, seed in networks:
+        for layer in "ab":
+            mis = np.linspace(0, 0.1, 30) + (layer == "b")
+            mis = mis + rate if layer == "a" else mis[::-1] if rate else mis
+            tables.append(
+                pd.DataFrame({"variant": f"{method}-{rate}-{schedule}-{seed}", "method": method, "rate": rate,
+                              "schedule": schedule, "seed": seed, "layer": layer, "kind": "conv", "unit": range(30),
+                              "mis": mis, "alive": [not (rate == 0.8 and layer == "a"), *[True] * 29]})
+            )  # fmt: skip
+    table = pd.concat(tables, ignore_index=True)
+    return pd.concat([table, table[table.layer == "a"].assign(layer="fc", kind="fc")], ignore_index=True)
+
+
+def test_followed_units_are_alive_in_dense_and_all_one_shot_networks_of_the_seed() -> None:
+    found = claims.followed_units(through_pruning())
+    assert found.groupby("method", sort=False).variant.unique().map(list).to_dict() == {
+        "dense_retrained": ["dense-0.0-none-0", "dense_retrained-0.0-one_shot-0"],
+        "structured_l1": ["dense-0.0-none-0", "structured_l1-0.4-one_shot-0", "structured_l1-0.8-one_shot-0"],
+    }
+    counts = found.groupby(["method", "variant", "layer"]).unit.agg(["size", "min"])
+    assert counts.loc["dense_retrained"].values.tolist() == [[30, 0]] * 4
+    assert counts.loc["structured_l1"].values.tolist() == [[29, 1], [30, 0]] * 3  # layer a without its dead unit
+
+
+def test_followed_summary_knows_how_far_units_moved_and_whether_they_kept_their_order() -> None:
+    table = through_pruning()
+    found = claims.followed_summary(claims.followed_units(table), n_resamples=200).set_index(["method", "rate"])
+    control, (before, middle, after) = found.loc["dense_retrained"], found.loc["structured_l1"].itertuples()
+    assert control.r.iloc[1] == pytest.approx(1) and np.isnan(before.r) and control["mean"].nunique() == 1
+    assert before.units == after.units == 59 and (before.Index, middle.Index, after.Index) == (0, 0.4, 0.8)
+    moved = 29 * 0.8 / 59  # layer a alone
+    assert after.mean - before.mean == pytest.approx(moved)
+    assert before.low < before.mean < before.high and before.q10 < before.q25 < before.q50 < before.q75 < before.q90
+    # Ranks within layers: one layer keeps its order, the other is turned around.
+    ranks = [np.arange(29) / 29, np.arange(30) / 30]
+    sizes = [np.var(r) * len(r) for r in ranks]
+    assert after.r == pytest.approx((sizes[0] - sizes[1]) / sum(sizes)) and after.r_low < after.r < after.r_high
+
+
+def test_nothing_to_follow_is_an_empty_table() -> None:
+    dense = through_pruning().query("method == 'dense'")
+    assert claims.followed_units(dense).empty and claims.followed_summary(claims.followed_units(dense)).empty

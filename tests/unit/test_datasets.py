@@ -157,6 +157,16 @@ def test_sample_depends_on_the_seed_and_needs_enough_images():
         sample(images, 61, seed=0)
 
 
+def test_balanced_takes_equally_many_of_the_classes_wanted_and_none_of_others():
+    images = image_set([0, 0, 0, 0, 1, 1, 2, 2, 2], logits=(3, 5, 9))
+    chosen = datasets.balanced(images, [3, 9], seed=0)
+    assert images.labels[chosen].tolist() == [0, 0, 0, 2, 2, 2]  # three each, of the three of class 2
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    picked = {tuple(datasets.balanced(images, [5, 3], seed)) for seed in range(20)}
+    assert len(picked) > 1 and all(images.labels[list(p)].tolist() == [0, 0, 1, 1] for p in picked)
+    assert datasets.balanced(images, [3, 4], seed=0).tolist() == []  # no image stands for output 4
+
+
 # ImageNet's classes
 
 

@@ -157,6 +157,25 @@ def class_table() -> pd.DataFrame:
     return pd.concat([pruned, table.assign(method="dense", rate=0.0, schedule="none")], ignore_index=True)
 
 
+def followed() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Three units of a control and of a method at two rates, with a summary that is not quite theirs."""
+    networks = [("dense_retrained", "dense", 0.0), ("dense_retrained", "again", 0.0)]
+    networks += [("structured_l1", "dense", 0.0), ("structured_l1", "s4", 0.4), ("structured_l1", "s8", 0.8)]
+    rows = pd.DataFrame(networks, columns=["method", "variant", "rate"])
+    units = rows.merge(pd.DataFrame({"layer": "a", "unit": range(3), "mis": [0.2, 0.4, 0.6]}), how="cross")
+    units.loc[units.variant == "s8", "mis"] += 0.1
+    steps = {"q10": 0.2, "q25": 0.3, "q50": 0.4, "q75": 0.5, "q90": 0.6, "mean": 0.42, "low": 0.38, "high": 0.46}
+    summary = rows.assign(units=3, r=0.71, r_low=-0.05, r_high=0.9, **steps)
+    summary.loc[summary.variant == "dense", ["r", "r_low", "r_high"]] = np.nan
+    return units, summary
+
+
+def two_networks() -> pd.DataFrame:
+    rows = layers().query("method == 'dense'").assign(position=lambda t: t.position / 5)
+    ours = rows.assign(network="ours, dense", low=rows.mis - 0.05, high=rows.mis + 0.02)
+    return pd.concat([ours, ours.assign(network="theirs", mis=0.9 - ours.mis / 5, low=0.7, high=0.95)])
+
+
 def all_plots() -> dict:
     mask = np.random.default_rng(0).random((6, 5, 3, 3)) > 0.5
     return {
@@ -180,6 +199,8 @@ def all_plots() -> dict:
         "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
         "units": lambda: galleries.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
         "units of long names": lambda: galleries.unit_rows(cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]),
+        "same units": lambda: figures.same_units(*followed()),
+        "layers of networks": lambda: figures.layers_of_networks(two_networks()),
     }
 
 
@@ -458,6 +479,35 @@ def test_unit_rows_headings_stay_above_the_pictures():
     assert not any(box.overlaps(axis.bbox) for box in words for axis in figure.axes)
     headings, others = words[::3], words[1::3] + words[2::3]  # network, then "top" and "bottom"
     assert not any(heading.overlaps(other) for heading in headings for other in others)
+
+
+def test_same_units_have_a_column_per_method_with_the_last_network_below():
+    figure = figures.same_units(*followed())
+    above, below = figure.axes[:2], figure.axes[2:]
+    assert [[tick.get_text() for tick in axis.get_xticklabels()] for axis in above] == [
+        ["before", "after"], ["0", "0.4", "0.8"],
+    ]  # fmt: skip
+    median, mean = above[1].lines
+    assert (
+        median.get_ydata().tolist() == [0.4] * 3 and to_hex(median.get_color()) == LOOKS["structured_l1"].color.lower()
+    )
+    assert mean.get_ydata().tolist() == [0.42] * 3
+    bands = [band.get_paths()[0].get_extents() for band in above[1].collections[:2]]
+    assert [(round(b.y0, 2), round(b.y1, 2)) for b in bands] == [(0.2, 0.6), (0.3, 0.5)]
+    points = below[1].collections[0].get_offsets()
+    np.testing.assert_allclose(points, [[0.2, 0.3], [0.4, 0.5], [0.6, 0.7]])
+    assert below[1].get_title("left") == "r = 0.71\n[\N{MINUS SIGN}0.05, 0.90]\n3 units"
+
+
+def test_layers_of_networks_have_a_panel_and_a_scale_each():
+    ours, theirs = figures.layers_of_networks(two_networks()).axes
+    assert [axis.get_title("left") for axis in (ours, theirs)] == ["ours, dense", "theirs"]
+    line, last = ours.lines
+    np.testing.assert_allclose(line.get_xydata(), [[i / 5, i / 10] for i in range(6)])
+    assert last.get_xydata().tolist() == [[1, 0.5]]
+    assert ours.get_ylim() != theirs.get_ylim()
+    assert [tick.get_text() for tick in theirs.get_xticklabels()] == ["stem", "3a", "5b", "fc"]
+    np.testing.assert_allclose(theirs.get_xticks(), [0, 0.4, 0.8, 1])
 
 
 def test_stack_keeps_the_images_in_order():

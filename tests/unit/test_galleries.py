@@ -1,5 +1,7 @@
 """Galleries show the images they say they show: every image is one gray level that tells it apart."""
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -91,31 +93,52 @@ def test_a_class_without_images_is_an_empty_row() -> None:
 
 def test_task_gallery_shows_one_explanation_per_bin_and_the_first_query_behind_them() -> None:
     """N = 5, K = 4: bins begin at ranks 0, 5, 10, 15, queries at rank 20."""
-    figure = galleries.task_gallery([task(5, 4)], 5, 4)
+    figure = galleries.task_gallery([task(5, 4)], 5, 4, seed=0)
     top, queries, bottom = pictures(figure)
     assert levels(top) == [[0, 5], [10, 15]]
-    assert levels(queries, gap=4) == [[20], [120]]
+    assert sorted(levels(queries, gap=4)) == [[20], [120]]
     assert levels(bottom) == [[100, 105], [110, 115]]
 
 
 def test_task_gallery_of_the_papers_nine_explanations_is_a_square() -> None:
-    top, _, _ = pictures(galleries.task_gallery([task(2, 9)], 2, 9))
+    top, _, _ = pictures(galleries.task_gallery([task(2, 9)], 2, 9, seed=0))
     assert levels(top) == [[0, 2, 4], [6, 8, 10], [12, 14, 16]]
 
 
 def test_task_gallery_has_a_row_per_unit_with_its_heading_and_one_title_per_column() -> None:
-    figure = galleries.task_gallery([task(2, 4, "first"), task(2, 4, "second")], 2, 4)
+    figure = galleries.task_gallery([task(2, 4, "first"), task(2, 4, "second")], 2, 4, seed=0)
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["first", "second"]
     titles = [axis.get_title("left") or axis.get_title() for axis in figure.axes]
     assert titles == ["", "excite the unit", "queries", "do not excite it", "", "", "", ""]
     assert len(pictures(figure)) == 6
 
 
+def exciting_is_above(seed: int, units: int = 8) -> list[bool]:
+    """What the pictures show: whether the upper query of each unit is of its top images."""
+    shown = pictures(galleries.task_gallery([task(2, 1)] * units, 2, 1, seed))[1::3]
+    return [levels(queries, gap=4) == [[2], [102]] for queries in shown]
+
+
+def test_the_order_of_the_queries_varies_over_units_and_seeds() -> None:
+    orders = [exciting_is_above(seed) for seed in range(3)]
+    assert all(0 < sum(order) < 8 for order in orders) and len({tuple(order) for order in orders}) == 3
+    assert exciting_is_above(1) == orders[1]
+
+
+def test_the_answers_are_folded_away_and_agree_with_the_pictures() -> None:
+    units = [task(2, 1, f"4a {i} <b>\nMIS .8") for i in range(8)]
+    found = galleries.task_answers(units, seed=2)
+    assert found.startswith("<details><summary>") and " open" not in found  # closed until it is opened
+    answers = re.findall(r"<li>4a (\d) &lt;b&gt;: the (upper|lower) one</li>", found)
+    assert [int(unit) for unit, _ in answers] == list(range(8))
+    assert [place == "upper" for _, place in answers] == exciting_is_above(2)
+
+
 def test_nothing_leaves_the_figures() -> None:
     names = ("brick", "grass", "a class with quite a long name")
     for figure in (
         galleries.image_samples(image_set([0, 1, 2] * 12, names)),
-        galleries.task_gallery([task(6, 4), task(6, 4)], 6, 4),
+        galleries.task_gallery([task(6, 4), task(6, 4)], 6, 4, seed=0),
     ):
         assert figure.get_figwidth() == figures.WIDTH
         assert inside(figure)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from prunelens import claims, networks
+from prunelens import claims, datasets, measures, networks
 from prunelens.study import Study
 from prunelens.variants import Variant
 
@@ -230,3 +230,76 @@ def test_an_atlas_holds_three_kinds_of_pictures(study: Study) -> None:
         assert drawn[f"{kind}/images"].shape == (len(units), 1, 64, 64, 3)
     assert not np.array_equal(drawn["exciting/images"], drawn["natural/images"])
     assert (drawn["exciting/objective"] > drawn["inhibiting/objective"]).all()
+
+
+def test_large_sets_of_stimuli_are_streamed_to_the_same_extremes(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = Variant("structured_l1", 0.8, "none", 0)  # with dead units
+    expected = study._extremes(variant, 30)
+    monkeypatch.setattr("prunelens.study.LARGE", len(study.stimuli) - 1)
+    monkeypatch.setattr("prunelens.activations.record", lambda *a: pytest.fail("held all activations in memory"))
+    found = study._extremes(variant, 30)
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    assert not all(found[name].all() for name in found if name.startswith("alive/"))
+
+
+def test_last_layer_ranks_the_same_units_by_logit_and_by_probability(study: Study) -> None:
+    dense = study.variants[0]
+    found = study.last_layer([dense])
+    assert found.groupby(["output", "stimuli"]).unit.apply(list).map(sorted).tolist() == [list(range(8))] * 4
+    rows = found.set_index(["output", "stimuli"]).sort_index()
+    columns = ["unit", "mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]
+    known = study.units([dense]).query("kind == 'fc'")
+    logits = rows.loc[("logit", "as they are")]
+    pd.testing.assert_frame_equal(logits[columns].reset_index(drop=True), known[columns].reset_index(drop=True))
+    counts = np.bincount(study.stimuli.labels)
+    assert (logits.images == 128).all() and np.allclose(logits.own_class_most, (counts / 30).clip(max=1))
+    balanced = rows.loc[("logit", "balanced")]
+    assert (balanced.images == 8 * counts.min()).all() and balanced.own_class_most.nunique() == 1
+    assert (rows.own_class <= rows.own_class_most).all() and (logits.own_class > 2 / 8).all()
+    assert not logits.mis.equals(rows.loc[("probability", "as they are")].mis)
+
+
+def test_last_layer_counts_ties_and_saturation(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit 0 has probability 1 on half of the images and 0 on the others, unit 1 the other way round."""
+    half = np.arange(128) % 2 == 0
+    logits = np.full((128, 8), -500, np.float32)
+    logits[half, 0] = logits[~half, 1] = 500 + np.arange(64)
+    monkeypatch.setattr("prunelens.activations.record", lambda *a: {"fc": logits})
+    found = study._rank_outputs(study.variants[0]).set_index(["output", "stimuli", "unit"])
+    seen = ["tied_top", "tied_bottom", "saturated_top", "saturated_bottom"]
+    for unit in (0, 1):
+        assert found.loc[("logit", "as they are", unit), seen].tolist() == [0, 1, 1, 1]
+        assert found.loc[("probability", "as they are", unit), seen].tolist() == [1, 1, 1, 1]
+    constant = found.loc[("probability", "as they are", 2)]
+    assert not constant.alive and np.isnan(constant.mis)
+
+
+def test_last_layer_leaves_out_a_balanced_set_that_is_too_small(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunelens.datasets.balanced", lambda *a: np.arange(59))  # 2 x 6 tasks x (4 + 1) are needed
+    assert set(study._rank_outputs(study.variants[0]).stimuli) == {"as they are"}
+
+
+def test_dissection_names_the_concept_that_each_unit_overlaps_best(study: Study) -> None:
+    dense = study.variants[0]
+    found = study.dissection([dense], n=64)
+    assert len(found) == 7280 and found.dissection.between(0, 1).all()
+    seen = datasets.sample(study.stimuli, 64, 0)
+    names, masks = measures.concept_masks(seen)
+    layer = "inception3a.branch1.conv"
+    network = study.network(dense)
+    expected = measures.dissect(network, {layer: network.get_submodule(layer)}, seen.images, masks, 64, "cpu", 0.9)
+    rows = found[found.layer == layer]
+    assert rows.unit.tolist() == list(range(64))
+    np.testing.assert_allclose(rows.dissection, expected[layer].max(axis=1), atol=1e-6)
+    best = [names[i] for i in expected[layer].argmax(axis=1)]
+    assert np.mean(rows.concept == best) > 0.95 and {name.split(":")[0] for name in rows.concept} <= {"texture", "shape", "tint"}  # noqa: E501 # fmt: skip
+
+
+def test_the_most_pruned_networks_are_the_methods_one_shot_and_retrained(study: Study) -> None:
+    assert [str(variant) for variant in study.most_pruned] == [
+        "dense-0.00-none-s0", "structured_l1-0.80-one_shot-s0", "connection_l1-0.80-one_shot-s0",
+    ]  # fmt: skip
+    assert set(study.most_pruned) <= set(study.variants)

@@ -74,7 +74,7 @@ def visualize(
     sign: int = 1,
     diversity: float = 0.0,
     spectrum: Tensor | None = None,
-    chunk: int = 16,
+    chunk: int = 32,
 ) -> Visualization:
     """Optimise images for each unit, to raise (sign=1) or lower (sign=-1) its spatial mean activation.
 

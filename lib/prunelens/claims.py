@@ -230,7 +230,8 @@ def followed_units(units: pd.DataFrame) -> pd.DataFrame:
     conv = units[units.kind == "conv"]
     dense = conv[conv.method == "dense"]
     conv = conv[conv.seed.isin(dense.seed.unique())]
-    pruned = retrained_networks(conv[conv.schedule == "one_shot"]).sort_values("rate", kind="stable")
+    pruned = conv[(conv.rate > 0) & (conv.schedule == "one_shot") & ~conv.method.str.endswith("_unmasked")]
+    pruned = pruned.sort_values("rate", kind="stable")
     found = pd.concat([conv[conv.method == "dense_retrained"], pruned])
     same = [
         statistics.same_units(pd.concat([dense, networks])).assign(method=method)

@@ -614,13 +614,14 @@ def forest(table: pd.DataFrame) -> Figure:
     """Correlations with their 95 % intervals: a row per `row`, a panel per `panel`, both in the order of the table.
 
     Columns: panel, row, method (its color and marker; empty: black), r, low, high, n. A single panel has r, interval
-    and n beside it; several panels have r beside each, and n beside the row's name. A row whose r is missing in all
-    panels is left out.
+    and n beside it; several panels have r beside each, and n beside the row's name where all have the same. A row
+    whose r is missing in all panels is left out.
     """
     table = _need(table, "panel", "row", "method", "r", "low", "high", "n")
     panels, shown = table.panel.unique(), table[table.groupby("row").r.transform("count") > 0]
     names = shown.drop_duplicates("row")
     figure, axes = canvas(1, len(panels), 0.9 + 0.27 * len(names), sharey=True)
+    one_n = shown.groupby("row").n.nunique().max() == 1
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.axvline(0, color="#444444", linewidth=0.8)
         rows = shown[shown.panel == panel].set_index("row").reindex(names.row)
@@ -636,7 +637,7 @@ def forest(table: pd.DataFrame) -> Figure:
         axis.set(xlim=(-1.12, 1.12), ylim=(len(names) - 0.5, -0.5), title=panel if len(panels) > 1 else "")
         axis.set_xticks([-1, 0, 1] if len(panels) > 1 else [-1, -0.5, 0, 0.5, 1])
         axis.grid(False, axis="y")
-    counts = [f"  n = {n}" if len(panels) > 1 else "" for n in names.n]
+    counts = [f"  n = {n}" if len(panels) > 1 and one_n else "" for n in names.n]
     axes[0, 0].set_yticks(range(len(names)), [f"{row}{n}" for row, n in zip(names.row, counts, strict=True)])
     figure.supxlabel("correlation, 95 % interval", fontsize=9)
     return figure

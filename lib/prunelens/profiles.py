@@ -144,8 +144,8 @@ class Visualization(Section):
     steps: Count
     starts: Annotated[int, Field(ge=2)] = 2  # pictures of a unit; two show how far a picture is chance
     diversity: Annotated[float, Field(gt=0)]  # weight, in units of activation, that pushes pictures of a unit apart
-    methods: list[Method]
-    rates: list[Rate]
+    methods: list[Method] = Field(min_length=1)
+    rates: list[Rate] = Field(min_length=1)
 
 
 class Statistics(Section):
@@ -190,6 +190,11 @@ class Profile(Section):
         if self.network.architecture == "bvlc_googlenet" and grid.recalibrated.methods:
             raise ValueError("pruning.recalibrated: found methods, but bvlc_googlenet has no BatchNorm")
         measure = self.interpretability
+        if measure.seeds is not None and grid.seeds[0] not in measure.seeds:
+            raise ValueError(
+                f"interpretability.seeds: found {measure.seeds}, expected {grid.seeds[0]} among them, the first of "
+                "pruning.seeds: it is the dense network's"
+            )
         needed = 2 * measure.tasks * (measure.explanations + 1)
         if self.data.stimulus_images < needed and self.data.extra_stimuli is None:
             raise ValueError(
@@ -203,6 +208,8 @@ class Profile(Section):
             _try(name, network)
         layers = unit_layers(network)
         for name, units in shown.units.items():
+            if name == "fc":
+                raise ValueError("visualization.units: found fc, expected convs: an output has no map")
             if name not in layers:
                 near = difflib.get_close_matches(name, layers, 1)
                 raise ValueError(

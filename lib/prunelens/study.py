@@ -81,6 +81,8 @@ class Study:
         self.scored = [variant for variant in self.variants if seeds is None or variant.seed in seeds]
         # Weights that shrink towards zero become denormal numbers, on which some CPUs are a hundred times slower.
         torch.set_flush_denormal(True)
+        # TensorFloat-32 would tie or swap what ranks images, and make results depend on the batch size.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         figures.style()
 
     # ------------------------------------------------------------------------------------------------- images
@@ -862,7 +864,7 @@ class Study:
                 arrays[f"natural/{side}"] = _spread(visualization.responses(network, chosen, images), alive)
             return arrays
 
-        return self.store.arrays("visualizations", str(variant), self._visual_key(variant, units=units), compute)
+        return self.store.arrays("visualizations", str(variant), self._units_key(variant, units), compute)
 
     def atlas(self, block: str) -> Arrays:
         """Pictures of the dense network's `atlas_units` of a block, one start each.
@@ -874,7 +876,8 @@ class Study:
 
         def compute() -> Arrays:
             network = self.dense.to(self.device)
-            spectrum = visualization.natural_spectrum(self.stimuli.images[:512], self.profile.visualization.size)
+            images = datasets.sample(self.stimuli, min(512, len(self.stimuli)), self.profile.seed).images
+            spectrum = visualization.natural_spectrum(images, self.profile.visualization.size)
             ways = {"exciting": {}, "inhibiting": {"sign": -1}, "natural": {"spectrum": spectrum}}
             return {
                 f"{name}/{field}": array
@@ -882,16 +885,19 @@ class Study:
                 for field, array in self._drawn(network, units, **way).items()
             }
 
-        key = self._visual_key(self.variants[0], units=units, stimuli=self.stimuli_key)
-        return self.store.arrays("visualizations", f"atlas-{block}", key, compute)
+        return self.store.arrays("visualizations", f"atlas-{block}", self._units_key(self.variants[0], units), compute)
+
+    def diverse_units(self) -> list[tuple[str, int]]:
+        """The profile's units that are alive in the dense network."""
+        named = [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
+        return [unit for unit, alive in zip(named, self._alive(self.variants[0], named), strict=True) if alive]
 
     def diverse(self, starts: int = 4) -> Arrays:
         """The profile's units in the dense network, from several starts, as they come and pushed apart.
 
-        The fields of ``visualization.Visualization`` as "alone/..." and "diverse/...".
+        The fields of ``visualization.Visualization`` of the `diverse_units` as "alone/..." and "diverse/...".
         """
-        wanted = self.profile.visualization
-        units = [(layer, unit) for layer, indices in wanted.units.items() for unit in indices]
+        wanted, units = self.profile.visualization, self.diverse_units()
         weights = {"alone": 0.0, "diverse": wanted.diversity}
 
         def compute() -> Arrays:
@@ -921,7 +927,7 @@ class Study:
         picture_mis, picture_two_afc_accuracy, picture_margin: of tasks whose explanations are the pictures.
         """
         variants, units = self.visualized_variants(), self.visualized_units()
-        keys = [self._visual_key(variant, units=units) for variant in variants]
+        keys = [self._units_key(variant, units) for variant in variants]
         key = self._key("visual_quality", networks=keys, **self._measure_key, temperature=self.temperature)
         return self.store.table("visual_quality", f"{len(variants)}-networks", key, lambda: self._visual_quality(units))
 
@@ -953,7 +959,10 @@ class Study:
             table, alive = pd.DataFrame(columns), self._alive(variant, units)
             table.loc[~alive] = np.nan
             named = pd.DataFrame(units, columns=["layer", "unit"]).assign(
-                variant=str(variant), **asdict(variant), alive=alive, excited=arrays["exciting/excited"].mean(1)
+                variant=str(variant),
+                **asdict(variant),
+                alive=alive,
+                excited=np.where(alive, arrays["exciting/excited"].mean(1), np.nan),
             )
             tables.append(named.join(table))
         return pd.concat(tables, ignore_index=True)
@@ -977,6 +986,10 @@ class Study:
         wanted = self.profile.visualization
         settings = {"size": wanted.size, "steps": wanted.steps, "seed": self.profile.seed}
         return visualization.visualize(network, units, **settings, **way)._asdict()
+
+    def _units_key(self, variant: Variant, units: list[tuple[str, int]]) -> dict:
+        """Which units live, and which stimuli excite them most, follows from the stimuli."""
+        return self._visual_key(variant, units=units, stimuli=self.stimuli_key, extremes=VERSIONS["extremes"])
 
     def _visual_key(self, variant: Variant, **more: object) -> dict:
         wanted = self.profile.visualization.model_dump(include={"size", "steps", "starts"})
@@ -1009,7 +1022,10 @@ class Study:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: found {name!r}, expected auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: found {name}, but PyTorch sees no GPU; expected auto or cpu")
     return device

@@ -69,3 +69,16 @@ def test_unset_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("PRUNELENS_NOWHERE", raising=False)
     with pytest.raises(ValueError, match=r"data\.root = \$PRUNELENS_NOWHERE/x.*PRUNELENS_NOWHERE is not set"):
         profiles.expand("$PRUNELENS_NOWHERE/x", "data.root")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("interpretability.seeds=[1]", r"interpretability.seeds: found \[1\], expected 0 among them"),
+        ("visualization.units={fc: [3]}", "visualization.units: found fc, expected convs"),
+        ("visualization.methods=[]", "visualization.methods"),
+    ],
+)
+def test_what_notebooks_could_not_show_is_said_before(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        profiles.load("quick", [override])

@@ -303,3 +303,24 @@ def test_the_most_pruned_networks_are_the_methods_one_shot_and_retrained(study: 
         "dense-0.00-none-s0", "structured_l1-0.80-one_shot-s0", "connection_l1-0.80-one_shot-s0",
     ]  # fmt: skip
     assert set(study.most_pruned) <= set(study.variants)
+
+
+@pytest.mark.parametrize(
+    ("override", "redrawn", "judged_anew"),
+    [
+        ("data.stimulus_images=144", True, True),  # which units live, and their natural extremes, follow from them
+        ("visualization.steps=5", True, True),
+        ("visualization.starts=3", True, True),
+        ("seed=1", True, True),
+        ("interpretability.similarity=stlpips", False, True),
+        ("visualization.diversity=2.0", False, False),
+    ],
+)
+def test_pictures_and_their_judgement_follow_what_they_depend_on(
+    study: Study, override: str, redrawn: bool, judged_anew: bool
+) -> None:
+    other = Study("smoke", [*TINY, override], "cpu", str(study.store.root.parent))
+    units, variant = [("inception5a.branch4.1.conv", 118)], study.variants[0]
+    keys = [(one._units_key(variant, units), one._measure_key) for one in (study, other)]
+    assert (keys[0][0] != keys[1][0]) == redrawn
+    assert (keys[0] != keys[1]) == judged_anew

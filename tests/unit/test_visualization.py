@@ -203,7 +203,7 @@ def test_no_units_give_no_images(network):
 
 @pytest.mark.parametrize("size", [33, 64, 224])
 def test_transforms_keep_the_size(size):
-    images = torch.rand(2, 3, size, size)
+    images = torch.rand(2, 3, size, size, device=transform.device)
     state = np.random.get_state()
     for _ in range(5):
         transformed = images

@@ -499,8 +499,12 @@ def to_html(notebook: NotebookNode, title: str) -> str:
 def write_index(folder: Path, profile: str) -> None:
     """index.html: every executed notebook, every figure with its caption, every further table."""
     notebooks = sorted((folder / "notebooks").glob("*.html"))
-    figures = sorted(folder.glob("*.png"))
-    tables = [table for table in sorted(folder.glob("*.csv")) if not table.with_suffix(".png").exists()]
+    figures = sorted([*folder.glob("*.png"), *folder.glob("*.jpg")])
+    tables = [
+        table
+        for table in sorted(folder.glob("*.csv"))
+        if not any(table.with_suffix(end).exists() for end in (".png", ".jpg"))
+    ]
     links = [f'<li><a href="notebooks/{escape(n.name)}">{escape(title(n))}</a></li>' for n in notebooks]
     items = [f'<li><a href="{escape(t.name)}">{escape(title(t))}</a></li>' for t in tables]
     page = PAGE.substitute(
@@ -515,7 +519,7 @@ def write_index(folder: Path, profile: str) -> None:
 
 def figure_html(image: Path) -> str:
     """A figure with its caption, and links to the drawing and to the table behind it where they exist."""
-    kinds = {".png": "PNG", ".svg": "SVG", ".csv": "table (CSV)", ".json": "provenance"}
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".svg": "SVG", ".csv": "table (CSV)", ".json": "provenance"}
     files = [(image.with_suffix(suffix), kind) for suffix, kind in kinds.items()]
     links = " · ".join(f'<a href="{escape(f.name)}">{kind}</a>' for f, kind in files if f.exists())
     text = caption(image.with_suffix(".json"))

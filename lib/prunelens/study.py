@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Image as DisplayedImage
 from matplotlib.figure import Figure
 from torch import nn
 from tqdm.auto import tqdm
@@ -997,11 +998,16 @@ class Study:
 
     # ---------------------------------------------------------------------------------------------- reporting
 
-    def figure(self, figure: Figure, name: str, table: pd.DataFrame, caption: str, vector: bool = True) -> Figure:
-        """Save a figure as PNG and SVG with its table, caption and provenance, and return it."""
-        return figures.save(
-            figure, name, table, caption, self.figures, {"profile": self.profile.name, **provenance()}, vector
-        )
+    def figure(
+        self, figure: Figure, name: str, table: pd.DataFrame, caption: str, vector: bool = True
+    ) -> Figure | DisplayedImage:
+        """Save a figure with its table, caption and provenance, and return what a notebook shows of it.
+
+        As PNG and SVG, or (vector=False), if it is made of photographs and pictures, as JPEG.
+        """
+        origin = {"profile": self.profile.name, **provenance()}
+        figures.save(figure, name, table, caption, self.figures, origin, vector)
+        return figure if vector else DisplayedImage(filename=self.figures / f"{name}.jpg", width=800)
 
     def table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Save a table that belongs to no figure as CSV, and return it."""

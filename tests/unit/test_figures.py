@@ -558,3 +558,9 @@ def test_save_cut_off_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
         figures.save(figure, "w", class_table(), "new", tmp_path)
     assert (tmp_path / "w.csv").read_bytes() == old
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_figure_of_photographs_is_a_jpeg(tmp_path):
+    figures.save(plt.figure(), "photographs", pd.DataFrame({"a": [1]}), "A caption.", tmp_path, vector=False)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".jpg", ".csv", ".json"}
+    assert (tmp_path / "photographs.jpg").read_bytes()[:2] == b"\xff\xd8"

@@ -430,14 +430,18 @@ def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
 def layer_profile(table: pd.DataFrame, value: str) -> Figure:
     """A value per layer in order of the forward pass, one line per method.
 
-    Columns: method, layer, position (0 is the first layer), `value`, and rate where controls are among the rows.
+    Columns: method, layer, position (0 is the first layer), `value`, and rate where controls are among the rows;
+    low and high, where there, are drawn as a band.
     """
     table = _need(table, "method", "layer", "position", value)
     figure, axes = canvas(height=3.6)
     axis = axes[0, 0]
     for method in _order(table.method):
-        line = table[table.method == method].groupby("position")[value].mean()
-        axis.plot(line.index, line, color=look(method).color, marker=look(method).marker, markersize=3, linewidth=1.2)
+        line = table[table.method == method].groupby("position").mean(numeric_only=True)
+        color, marker, _ = look(method)
+        axis.plot(line.index, line[value], color=color, marker=marker, markersize=3, linewidth=1.2)
+        if {"low", "high"} <= set(line):
+            axis.fill_between(line.index, line.low, line.high, color=color, alpha=0.15, linewidth=0)
     layers = table.drop_duplicates("position").set_index("position").layer.sort_index()
     blocks = layers.str.split(".").str[0].replace({"conv1": "stem", "conv2": "stem", "conv3": "stem"})
     first = blocks[blocks != blocks.shift()]

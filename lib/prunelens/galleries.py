@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from prunelens import figures
 from prunelens.datasets import ImageSet
+from prunelens.interpretability import Queries
 
 
 def image_samples(image_set: ImageSet, per_class: int = 12, classes: int = 10) -> Figure:
@@ -42,19 +43,21 @@ class Task(NamedTuple):
     bottom: np.ndarray
 
 
-def task_gallery(units: Sequence[Task], tasks: int, explanations: int, seed: int) -> Figure:
+def task_gallery(units: Sequence[Task], tasks: int, explanations: int, seed: int, queries: Queries = "inner") -> Figure:
     """One 2-AFC task per unit: K explanations of each side, and between them a query of each kind, in random order.
 
-    It is the first task under the "inner" query rule without shuffling: one explanation of each bin of N ranks, and
-    the query of rank N K. Which query is the upper one depends on the seed and the unit's place; `task_answers` says.
+    It is the first task of the query rule (`interpretability.tasks`) without shuffling: one explanation of each bin
+    of N ranks, and the first query. Which query is the upper one depends on the seed and the unit's place;
+    `task_answers` says.
     """
-    shown = np.arange(explanations) * tasks
+    first_explained, first_asked = (0, tasks * explanations) if queries == "inner" else (tasks, 0)
+    shown = first_explained + np.arange(explanations) * tasks
     columns = int(np.ceil(np.sqrt(explanations)))
     figure, axes = figures.canvas(len(units), 4, 1.55 * len(units), width_ratios=[0.9, 1, 0.5, 1])
     for (label, *row), unit, upper in zip(axes, units, _upper_excites(len(units), seed), strict=True):
-        queries = [side[explanations * tasks] for side in (unit.top, unit.bottom)]
+        asked = [side[first_asked] for side in (unit.top, unit.bottom)]
         row[0].imshow(strip(unit.top[shown], columns))
-        row[1].imshow(strip(np.stack(queries if upper else queries[::-1]), 1, gap=4), interpolation="nearest")
+        row[1].imshow(strip(np.stack(asked if upper else asked[::-1]), 1, gap=4), interpolation="nearest")
         row[2].imshow(strip(unit.bottom[shown], columns))
         for axis in row:
             bare(axis)

@@ -373,10 +373,13 @@ class _RedirectedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        passed = gradient * (x > 0)
-        redirected = gradient.where((x > 0) | (gradient < 0), torch.zeros_like(gradient))
-        blocked = passed.flatten(1).abs().amax(1) == 0
-        return redirected.where(blocked.view(-1, *[1] * (x.ndim - 1)), passed)
+        passed = torch.ops.aten.threshold_backward(gradient, x, 0)
+        each = tuple(range(1, x.ndim))
+        blocked = (passed.amax(each) == 0) & (passed.amin(each) == 0)
+        if blocked.any():  # rarely
+            redirected = gradient.where((x > 0) | (gradient < 0), torch.zeros_like(gradient))
+            passed[blocked] = redirected[blocked]
+        return passed
 
 
 @contextmanager

@@ -100,6 +100,14 @@ def test_task_gallery_shows_one_explanation_per_bin_and_the_first_query_behind_t
     assert levels(bottom) == [[100, 105], [110, 115]]
 
 
+def test_task_gallery_under_the_outer_rule_asks_for_the_most_extreme() -> None:
+    """N = 5, K = 4: the query at rank 0, bins begin at ranks 5, 10, 15, 20."""
+    top, queries, bottom = pictures(galleries.task_gallery([task(5, 4)], 5, 4, seed=0, queries="outer"))
+    assert levels(top) == [[5, 10], [15, 20]]
+    assert sorted(levels(queries, gap=4)) == [[0], [100]]
+    assert levels(bottom) == [[105, 110], [115, 120]]
+
+
 def test_task_gallery_of_the_papers_nine_explanations_is_a_square() -> None:
     top, _, _ = pictures(galleries.task_gallery([task(2, 9)], 2, 9, seed=0))
     assert levels(top) == [[0, 2, 4], [6, 8, 10], [12, 14, 16]]

@@ -54,7 +54,7 @@ def lucent_picture(network: nn.Module, unit: str, size: int, steps: int, seed: i
     torch.manual_seed(seed)
     np.random.seed(seed)
     [image] = render.render_vis(
-        network.eval().to(spatial.device),
+        network.eval(),
         unit,
         param_f=lambda: param.image(size),
         transforms=scaled_transforms(size)[:-1],
@@ -72,6 +72,7 @@ def lucent_picture(network: nn.Module, unit: str, size: int, steps: int, seed: i
     [(("first.conv", 2), "first_conv:2"), (("second", 4), "second:4"), (("fc", 1), "fc:1")],
 )
 def test_one_unit_equals_lucents_render_vis(network, unit, lucent_unit):
+    network.to(spatial.device)  # lucent's own: it draws on a GPU where there is one
     found = visualize(network, [unit], **SETTINGS).images[:, 0]
     network.first.relu.inplace = False  # lucent would see the conv's output after the ReLU
     assert_same_picture(found, lucent_picture(network, lucent_unit, **SETTINGS))
@@ -80,6 +81,7 @@ def test_one_unit_equals_lucents_render_vis(network, unit, lucent_unit):
 def test_googlenet_equals_lucents_render_vis():
     network = networks.build("googlenet", 10)
     networks.initialise(network, 0)
+    network.to(spatial.device)
     settings = {"size": 64, "steps": 2, "seed": 0}
     found = visualize(network, [("inception4a.branch2.1.conv", 7), ("fc", 9)], **settings).images[:, 0]
     expected = lucent_picture(network, "inception4a_branch2_1_conv:7", **settings)

@@ -10,8 +10,8 @@ def test_shipped_profiles_load_and_carry_their_own_name(name: str) -> None:
     assert profiles.load(name).name == name
 
 
-def test_shipped_profiles_are_the_five() -> None:
-    assert profiles.names() == ["imagenet", "imagenette", "imagenette_bvlc", "quick", "smoke"]
+def test_shipped_profiles_are_the_six() -> None:
+    assert profiles.names() == ["imagenet", "imagenette", "imagenette_bvlc", "long", "quick", "smoke"]
 
 
 @pytest.mark.parametrize(

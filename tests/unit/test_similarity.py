@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -111,14 +112,12 @@ def alexnet(features, tmp_path) -> Path:
 
 
 def test_lpips_embeddings_give_the_package_s_own_distances(alexnet, features, images, monkeypatch):
-    package = pytest.importorskip("lpips")
     chosen = similarity.load("lpips", alexnet)
     monkeypatch.setattr(torchvision.models, "alexnet", lambda pretrained: SimpleNamespace(features=features))
-    assert_own_distances(chosen, package.LPIPS(net="alex", verbose=False), images, 31_872)
+    assert_own_distances(chosen, lpips.LPIPS(net="alex", verbose=False), images, 31_872)
 
 
 def test_lpips_never_downloads_unasked(alexnet, monkeypatch):
-    pytest.importorskip("lpips")
     file = alexnet / "checkpoints" / "alexnet-owt-7be5be79.pth"
     weights = torch.load(file)
     file.unlink()

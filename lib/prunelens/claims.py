@@ -42,9 +42,10 @@ def verdicts(
         classes: one row per network and class, top1 and its output unit's mis (``Study.class_scores``).
         trends: slopes over the same units (`unit_trends`), named beside C4.
     """
+    chance = 1 / classes.logit.nunique()
     judged = [
-        _rate_and_mis(means, trends),
-        _broken_networks(accuracy, means, 1 / classes.logit.nunique()),
+        _rate_and_mis(means, above_chance(accuracy, means, chance), trends),
+        _broken_networks(accuracy, means, chance),
         _last_layer(means),
         _class_accuracy(classes),
     ]
@@ -159,13 +160,25 @@ def averaged(table: pd.DataFrame, more: Iterable[str] = ()) -> pd.DataFrame:
     return table.groupby(keys, sort=False)[list(numbers)].mean().reset_index()
 
 
+def above_chance(accuracy: pd.DataFrame, table: pd.DataFrame, chance: float) -> pd.DataFrame:
+    """The table without the networks at chance: those whose 95 % interval of Top-1, over images, reaches down to it."""
+    return table[~table.variant.isin(accuracy.variant[accuracy.top1_low <= chance])]
+
+
 def correlations(
-    table: pd.DataFrame, x: str, y: str = "mis_conv", method: Method = "pearson", n_resamples: int = 2000, seed: int = 0
+    table: pd.DataFrame,
+    x: str,
+    y: str = "mis_conv",
+    method: Method = "pearson",
+    n_resamples: int = 2000,
+    seed: int = 0,
+    chance: float | None = None,
 ) -> pd.DataFrame:
     """Correlation of x and y over networks, with methods kept apart, centred apart, or pooled.
 
     Columns: row (what is correlated), method (of a row that is one series, else empty), r, low, high, p, n,
-    resamples. Rows: each series, over its single networks; `within`, each series against its own mean; the retrained
+    resamples. Rows: each series, over its single networks; `within`, each series against its own mean, and where
+    `chance` is given (a Top-1; `table` then has top1_low) the same without the networks at chance; the retrained
     and the other pruned networks pooled; and all with the dense one at rate 0, pooled as the paper does, unmasked
     networks at their nominal rate included. All but the series and "within, single networks" are over configurations
     (seeds averaged). A rank correlation within series is one of values centred within series.
@@ -182,6 +195,10 @@ def correlations(
     if len(single) > len(means):
         within = statistics.within_group_correlation(single, x, y, "series", **options)
         rows.append(("within methods, single networks", "", within))
+    if chance is not None:
+        working = rate_series(above_chance(table, table, chance))
+        within = statistics.within_group_correlation(working, x, y, "series", **options)
+        rows.append(("within methods, above chance", "", within))
     rows += [
         (name, "", statistics.correlation(group[x], group[y], **options))
         for name, group in (
@@ -267,17 +284,27 @@ def followed_summary(followed: pd.DataFrame, n_resamples: int = 2000, seed: int 
     return pd.DataFrame(rows)
 
 
-def _rate_and_mis(means: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
-    series = rate_series(means)
-    groups = max(1, series.series.nunique())
-    r = statistics.within_group_correlation(series, "rate", "mis_conv", "series")
-    verdict, why = _absence(r, groups, "configurations") if len(series) else ("not tested", NOTHING)
+def _rate_and_mis(means: pd.DataFrame, working: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
+    """Networks that collapse to chance make a correlation of their own (C5): it has to be there without them too."""
+    r, verdict, why = _no_trend(rate_series(means))
+    ours = f"{_show_r(r)} within methods, n = {r.n}" if r.n else "-"
+    if len(rate_series(working)) < len(rate_series(means)):
+        without, without_verdict, without_why = _no_trend(rate_series(working))
+        ours += f"; without networks at chance {_show_r(without)}, n = {without.n}"
+        if without_verdict != verdict:
+            verdict, why = "cannot be told", f"{verdict} over all, but without networks at chance: {without_why}"
     if trends is not None and len(trends):
         up, down = int((trends.low > 0).sum()), int((trends.high < 0).sum())
         why += f"; same units: up in {up}, down in {down} of {len(trends)} series (intervals over units)"
-    return Verdict("C4", "MIS does not correlate with the rate", "r = .12, pooled, n = 40",
-                   f"{_show_r(r)} within methods, n = {r.n}" if len(series) else "-", verdict, why,
-                   "06_correlations")  # fmt: skip
+    statement, paper = "MIS does not correlate with the rate", "r = .12, pooled, n = 40"
+    return Verdict("C4", statement, paper, ours, verdict, why, "06_correlations")
+
+
+def _no_trend(series: pd.DataFrame) -> tuple[Correlation, str, str]:
+    """Correlation of rate and MIS within `rate_series`; verdict and reason on the claim that there is none."""
+    r = statistics.within_group_correlation(series, "rate", "mis_conv", "series")
+    judged = _absence(r, max(1, series.series.nunique()), "configurations") if len(series) else ("not tested", NOTHING)
+    return r, *judged
 
 
 # ----------------------------------------------------------------------------------------- C5 and C6, what MIS is of
@@ -308,9 +335,12 @@ def _last_layer(means: pd.DataFrame) -> Verdict:
     trained = averaged(means[means.method != "random_init"]).dropna(subset=["mis_conv", "mis_fc"])
     gap = statistics.mean_interval(trained.mis_conv - trained.mis_fc)
     lower = int((trained.mis_fc < trained.mis_conv).sum())
+    everything = trained[["mis_conv", "mis_fc_all"]].dropna() if "mis_fc_all" in trained else trained[:0]
+    outputs = statistics.mean_interval(everything.mis_conv - everything.mis_fc_all) if len(everything) else None
     return Verdict(
         "C6a", "the last layer has lower MIS than the convs", "lower in every network", f"conv - fc = {_show(gap)}",
-        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration'))}; lower in {lower}", "05_mis_by_layer",
+        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration'))} of one dense network; lower in {lower}"
+        + (f"; with all outputs, of the data's classes or not, {_show(outputs)}" if outputs else ""), "05_mis_by_layer",
     )  # fmt: skip
 
 
@@ -343,7 +373,7 @@ def _truth(truth: pd.DataFrame | None) -> Verdict:
     statement = f"within layers, units of higher MIS tell a known concept better (r > {SMALLEST_EFFECT})"
     question = "Q1", statement, "left open"
     if truth is None:
-        return Verdict(*question, "-", "not tested", "no table of known concepts was given", "-")
+        return Verdict(*question, "no concepts are known in these images", "not tested", "needs a known concept", "-")
     both = truth[["layer", "mis", "concept_selectivity"]].dropna()
     ranks = both.groupby("layer").rank(pct=True).assign(layer=both.layer)
     r = statistics.within_group_correlation(ranks, "mis", "concept_selectivity", "layer")
@@ -501,17 +531,18 @@ def _show(interval: Interval) -> str:
 
 
 def by_profile(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per claim: claim, statement, paper, and per profile (the keys of `tables`) its verdict and our numbers.
+    """One row per claim: claim, statement, paper, per profile (the keys of `tables`) its verdict, our numbers and the
+    reason, and where, the figure that shows it.
 
     The statement is that of the first profile; another profile's highest rate may differ.
     """
     names = list(tables)
-    first = tables[names[0]][["claim", "statement", "paper"]]
+    first = tables[names[0]][["claim", "statement", "paper", "where"]]
     for name in names:
         said = tables[name]
-        column = said.verdict + " (" + said.ours + ")"
+        column = said.verdict + " (" + said.ours + "): " + said.why
         first = first.merge(said[["claim"]].assign(**{name: column}), on="claim", how="left")
-    return first
+    return first[[*first.columns.drop("where"), "where"]]
 
 
 def summary(table: pd.DataFrame) -> Iterable[str]:

@@ -195,6 +195,12 @@ def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None 
     return figure
 
 
+def _anchored(axis: Axes, anchors: Mapping[str, float] | None) -> None:
+    """Named dotted lines, their names side by side: some lie close together."""
+    for i, (name, level) in enumerate((anchors or {}).items()):
+        _dotted(axis, level, name, 0.01 + 0.25 * i)
+
+
 def _dotted(axis: Axes, level: float, name: str, place: float = 0.01) -> None:
     axis.axhline(level, color="#444444", linewidth=1, linestyle=":", zorder=2)
     axis.annotate(
@@ -229,8 +235,7 @@ def measure_by_rate(
             aside = 0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0  # so that bars do not hide bars
             _series(axis, series.rate, series[x] + aside, series[value], method, schedule)
         axis.set(title=title, xlabel=label(x))
-        for i, (name, level) in enumerate((anchors or {}).items()):
-            _dotted(axis, level, name, 0.01 + 0.33 * i)  # side by side: two of them lie close together
+        _anchored(axis, anchors)
         if x == "rate":
             axis.set_xticks(sorted(rows.rate.unique()))
     axes[0, 0].set_ylabel(height)
@@ -274,10 +279,11 @@ def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) 
     return figure
 
 
-def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
+def measure_by_accuracy(table: pd.DataFrame, value: str, anchors: Mapping[str, float] | None = None) -> Figure:
     """Mean of a measure over Top-1, one point per network; hollow if not retrained, larger at higher rates.
 
-    Columns: method, rate, schedule, seed, top1, `value`; rows per network, or per unit (averaged first).
+    Columns: method, rate, schedule, seed, top1, `value`; rows per network, or per unit (averaged first). `anchors` are
+    named dotted lines.
     """
     table = network_means(_need(table, "method", "rate", "schedule", "seed", "top1", value), value, "top1")
     figure, axes = canvas(height=4)
@@ -289,6 +295,7 @@ def measure_by_accuracy(table: pd.DataFrame, value: str) -> Figure:
         area = 50 if method in CONTROLS else _area(rows.rate)
         axis.scatter(rows.top1, rows[value], s=area, marker=marker, linewidths=1.2, alpha=0.85, zorder=3, **paint)
     axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the units")
+    _anchored(axis, anchors)
     _legend(figure, table, lines=False)
     return figure
 
@@ -304,11 +311,13 @@ def network_means(table: pd.DataFrame, value: str, *more: str) -> pd.DataFrame:
     return _alive(table, value).groupby(keys, sort=False, as_index=False, observed=True)[value].mean()
 
 
-def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
+def distribution_by_network(
+    table: pd.DataFrame, value: str = "mis", anchors: Mapping[str, float] | None = None
+) -> Figure:
     """Distribution of a per-unit measure in each network: outline, quartiles (bar) and mean (diamond).
 
     Columns: method, rate, schedule, unit, alive, `value`; seeds of one configuration are pooled. Dead units
-    are left out and counted beside.
+    are left out and counted beside. `anchors` are named dotted lines.
     """
     table = _need(table, "method", "rate", "schedule", "unit", "alive", value)
     groups = [
@@ -330,6 +339,12 @@ def distribution_by_network(table: pd.DataFrame, value: str = "mis") -> Figure:
         axis.annotate(
             f"{values.size:,} units" + (f", {dead:,} dead" if dead else ""), (1.01, y),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color="#555555",
+        )  # fmt: skip
+    for i, (name, level) in enumerate((anchors or {}).items()):
+        axis.axvline(level, color="#444444", linewidth=1, linestyle=":", zorder=2)
+        axis.annotate(
+            name, (level, 1), xycoords=("data", "axes fraction"), xytext=(2, 2 + 9 * (i % 2)),
+            textcoords="offset points", color="#555555", fontsize=7.5,
         )  # fmt: skip
     axis.set(xlabel=label(value), ylim=(len(groups) - 0.4, -0.6))
     axis.set_yticks(range(len(groups)), [_name(*group[:3]) for group in groups])
@@ -427,11 +442,11 @@ def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
 # ------------------------------------------------------------------------------------------ other plots
 
 
-def layer_profile(table: pd.DataFrame, value: str) -> Figure:
+def layer_profile(table: pd.DataFrame, value: str, anchors: Mapping[str, float] | None = None) -> Figure:
     """A value per layer in order of the forward pass, one line per method.
 
     Columns: method, layer, position (0 is the first layer), `value`, and rate where controls are among the rows;
-    low and high, where there, are drawn as a band.
+    low and high, where there, are drawn as a band, `anchors` as named dotted lines.
     """
     table = _need(table, "method", "layer", "position", value)
     figure, axes = canvas(height=3.6)
@@ -447,6 +462,7 @@ def layer_profile(table: pd.DataFrame, value: str) -> Figure:
     first = blocks[blocks != blocks.shift()]
     axis.set_xticks(first.index, first.str.removeprefix("inception"), fontsize=8)
     axis.set(xlabel="layer, labelled where a block begins", ylabel=label(value))
+    _anchored(axis, anchors)
     _legend(figure, table)
     return figure
 

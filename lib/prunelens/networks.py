@@ -110,6 +110,15 @@ def initialise(network: nn.Module, seed: int) -> None:
             module.reset_parameters()
 
 
+def shuffle_weights(network: nn.Module, seed: int) -> None:
+    """Deal the weights of every conv and fc layer to other places of that layer; biases and BatchNorm stay."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            places = torch.randperm(module.weight.numel(), generator=generator)
+            module.weight.data.copy_(module.weight.data.flatten()[places].view_as(module.weight))
+
+
 def load_weights(network: nn.Module, file: Path) -> None:
     """Load a safetensors file (any float precision) into a network of the same architecture.
 

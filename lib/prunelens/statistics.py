@@ -21,6 +21,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 FEW = 20  # rows; bootstrap intervals over fewer are too short (within_group_correlation says how much)
+PERFECT = "none: |r| = 1 over so few rows leaves no spread to judge from"
 
 Method = Literal["pearson", "spearman", "kendall"]
 
@@ -33,7 +34,7 @@ class Interval(NamedTuple):
 
 class Correlation(NamedTuple):
     """A correlation with its interval. `interval` says how low and high came about: "bootstrap", "Fisher z",
-    or "none: ..." with the reason why there is no correlation at all (then r, low, high and p are NaN)."""
+    or "none: ..." with the reason why there is none (then low, high and p are NaN, and r where it is not defined)."""
 
     r: float
     low: float
@@ -282,7 +283,8 @@ def correlation(
     The interval resamples pairs with replacement (percentile bootstrap). With fewer than `FEW` pairs it
     resamples nothing and comes from Fisher's z (standard errors of Bonett & Wright 2000 for the rank
     correlations), because a bootstrap over a handful of pairs is too short. Fewer than 3 pairs, or x or y
-    constant: NaN with the reason in `interval`. A Kendall interval over thousands of pairs takes seconds.
+    constant: NaN with the reason in `interval`; so few pairs with |r| = 1: r alone. A Kendall interval over thousands
+    of pairs takes seconds.
     """
     if method not in COEFFICIENTS:
         raise ValueError(f"unknown correlation {method!r}, expected one of {', '.join(COEFFICIENTS)}")
@@ -292,6 +294,8 @@ def correlation(
         return Correlation(math.nan, math.nan, math.nan, math.nan, n, reason)
     coefficient, test = COEFFICIENTS[method]
     r, p = map(float, test(x, y))
+    if n < FEW and abs(r) > 1 - 1e-12:
+        return Correlation(r, math.nan, math.nan, math.nan, n, PERFECT)
     if n < FEW:
         return Correlation(r, *_fisher_interval(r, n, method, level), p, n, "Fisher z")
     resampled = [coefficient(x[rows], y[rows]) for rows in _resamples(np.zeros(n, int), n_resamples, seed)]
@@ -330,11 +334,14 @@ def within_group_correlation(
     if reason:
         return Correlation(math.nan, math.nan, math.nan, math.nan, n, reason)
     r = _within(a, b, codes, method)
+    few = np.bincount(codes).min() < FEW
+    if few and abs(r) > 1 - 1e-12:
+        return Correlation(r, math.nan, math.nan, math.nan, n, PERFECT)
     if method == "pearson":
         p = _p_value(r, n - groups - 1)
     else:
         p = float(2 * stats.norm.sf(abs(_fisher(r)) / _standard_error(r, n - groups + 1, method)))
-    if np.bincount(codes).min() < FEW:
+    if few:
         return Correlation(r, *_fisher_interval(r, n - groups + 1, method, level), p, n, "Fisher z")
     resampled = [_within(a[rows], b[rows], codes, method) for rows in _resamples(codes, n_resamples, seed)]
     return Correlation(r, *_percentiles(resampled, level), p, n, "bootstrap")

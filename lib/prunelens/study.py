@@ -3,7 +3,7 @@
 Notebooks talk to this module; it calls the pure ones (pruning, training, activations, ...) through the store.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -206,6 +206,10 @@ class Study:
         if variant.method == "random_init":
             network = self._blank()
             networks.initialise(network, variant.seed)
+        elif variant.method == "shuffled_weights":
+            network = self._blank()
+            network.load_state_dict(self.dense.state_dict())
+            networks.shuffle_weights(network, variant.seed)
         elif variant.schedule == "none":
             network, _ = self._pruned(variant)
         else:
@@ -374,6 +378,8 @@ class Study:
             network = self.profile.network
             key = {"architecture": network.architecture, "outputs": network.outputs, "random": variant.seed}
             return self._key("pruning", **key)
+        if variant.method == "shuffled_weights":
+            return self._key("pruning", dense=self.dense_key, shuffled=variant.seed)
         if variant.schedule == "none":
             return self._key("pruning", **self._pruning_key(variant))
         if variant.schedule == "recalibrated":
@@ -478,7 +484,9 @@ class Study:
         key = self._key(
             "extremes", network=self.network_key(variant), stimuli=self.stimuli_key, k=k, seed=self.profile.seed
         )
-        return self.store.arrays("extremes", str(variant), key, lambda: self._extremes(variant, k))
+        return self.store.arrays(
+            "extremes", str(variant), key, lambda: self._extremes(self.network(variant), networks.unit_layers, k)
+        )
 
     @property
     def _wanted_extremes(self) -> int:
@@ -490,9 +498,9 @@ class Study:
                              f"{measure.explanations} explanations need {2 * k}")  # fmt: skip
         return k
 
-    def _extremes(self, variant: Variant, k: int) -> Arrays:
-        network = self.network(variant).to(self.device)
-        layers, images = networks.unit_layers(network), self.stimuli.images
+    def _extremes(self, network: nn.Module, layers_of: Callable[[nn.Module], dict[str, nn.Module]], k: int) -> Arrays:
+        network.to(self.device)
+        layers, images = layers_of(network), self.stimuli.images
         keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
         if len(images) > LARGE:
             stream = activations.Extremes(k, keys)
@@ -589,20 +597,52 @@ class Study:
         return self.store.table("scores", str(variant), key, lambda: self._score(variant))
 
     def _score(self, variant: Variant) -> pd.DataFrame:
-        extremes, tables = self.extremes(variant), []
-        for layer in networks.unit_layers(self.dense):
-            table = interpretability.summarize(self._margins(extremes, layer), self.temperature)
-            alive = extremes[f"alive/{layer}"]
-            table.loc[~alive, SCORES] = np.nan
-            tables.append(table.assign(layer=layer, kind="fc" if layer == "fc" else "conv", alive=alive))
+        extremes = self.extremes(variant)
+        tables = [
+            self._score_layer(extremes, layer).assign(layer=layer, kind="fc" if layer == "fc" else "conv")
+            for layer in networks.unit_layers(self.dense)
+        ]
         return pd.concat(tables, ignore_index=True)
+
+    def _score_layer(self, extremes: Arrays, layer: str) -> pd.DataFrame:
+        table = interpretability.summarize(self._margins(extremes, layer), self.temperature)
+        alive = extremes[f"alive/{layer}"]
+        table.loc[~alive, SCORES] = np.nan
+        return table.assign(alive=alive)
+
+    def batch_norms(self) -> pd.DataFrame:
+        """One row per BatchNorm unit of `most_pruned`: layer (its conv's), unit, alive, mis, and conv_mis of the conv
+        unit that it follows. Empty for a network without BatchNorm.
+
+        A BatchNorm unit is its conv unit, shifted and scaled: it has the conv's extremes, or with a negative
+        scale the conv's extremes with their sides exchanged. It gets the conv's tasks.
+        """
+        if not activations.batch_norm_layers(self.dense):
+            return pd.DataFrame(columns=["layer", "unit", "alive", "mis", "conv_mis", *Variant.__dataclass_fields__])
+        tables = []
+        for variant in self._each(self.most_pruned, "BatchNorms"):
+            convs = self._scores(variant).set_index(["layer", "unit"]).mis
+            table = self._batch_norm_scores(variant)
+            conv_mis = convs.reindex(pd.MultiIndex.from_frame(table[["layer", "unit"]])).to_numpy()
+            tables.append(table.assign(conv_mis=conv_mis, variant=str(variant), **asdict(variant)))
+        return pd.concat(tables, ignore_index=True)
+
+    def _batch_norm_scores(self, variant: Variant) -> pd.DataFrame:
+        def compute() -> pd.DataFrame:
+            extremes = self._extremes(self.network(variant), _batch_norms_by_conv, self._wanted_extremes)
+            layers = networks.conv_layers(self.dense)
+            return pd.concat([self._score_layer(extremes, layer).assign(layer=layer) for layer in layers])
+
+        key = self._key("scores", network=self.network_key(variant), **self._temperature_key, **self._measure_key)
+        return self.store.table("scores", f"{variant}-batch-norms", key | {"of": "BatchNorm"}, compute)
 
     def anchors(self) -> pd.DataFrame:
         """What the scale of the MIS means here: one row per anchor and unit, with the columns of a unit's scores.
 
         anchor: "one direction", a unit that sees the embeddings' first principal component only; "random", units
-        whose activations are random numbers; "shuffled", the dense network's conv units with the images' embeddings
-        dealt to other images.
+        whose activations are random numbers; "shuffled images", the dense network's conv units with the images'
+        embeddings dealt to other images; "shuffled weights", the live conv units of the dense network with its weights
+        dealt to other places of their layers.
         """
         k, n = self._wanted_extremes, len(self.stimuli)
         keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
@@ -622,7 +662,9 @@ class Study:
         for layer in networks.conv_layers(self.dense):
             dealt = interpretability.shuffled(self.embeddings, self.profile.seed, layer)
             margins = self._margins(extremes, layer, dealt)[extremes[f"alive/{layer}"]]
-            tables.append(interpretability.summarize(margins, self.temperature).assign(anchor="shuffled"))
+            tables.append(interpretability.summarize(margins, self.temperature).assign(anchor="shuffled images"))
+        dealt = self._scores(Variant("shuffled_weights", seed=self.variants[0].seed))
+        tables.append(dealt[dealt.alive & (dealt.kind == "conv")].assign(anchor="shuffled weights"))
         return pd.concat(tables, ignore_index=True)
 
     def measures(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
@@ -1023,6 +1065,11 @@ class Study:
 
     def _each(self, only: Iterable[Variant] | None, label: str) -> Iterable[Variant]:
         return tqdm(list(self.variants if only is None else only), desc=label, unit="network", mininterval=5)
+
+
+def _batch_norms_by_conv(network: nn.Module) -> dict[str, nn.Module]:
+    """The BatchNorm behind each conv, by the conv's name."""
+    return dict(zip(networks.conv_layers(network), activations.batch_norm_layers(network).values(), strict=True))
 
 
 def _device(name: str) -> torch.device:

@@ -12,8 +12,9 @@ SUFFIXES = ("_unmasked", "_reinitialised")
 class Variant:
     """One network of the study.
 
-    method: one of CONTROLS, or a pruning method, which may have a suffix: "_unmasked" is retrained without its masks,
-        as the paper's code retrained connection sparsity; "_reinitialised" keeps its masks and draws all weights anew.
+    method: one of CONTROLS, "shuffled_weights" (an anchor of the MIS), or a pruning method, which may have a suffix:
+        "_unmasked" is retrained without its masks, as the paper's code retrained connection sparsity;
+        "_reinitialised" keeps its masks and draws all weights anew.
     rate: nominal pruning rate.
     schedule: "none" (not retrained), "recalibrated" (BatchNorm's statistics measured anew, no gradient step),
         "one_shot", "iterative", or "rewound" (one-shot, with the learning rates of the dense network's own training).

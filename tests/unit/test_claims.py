@@ -373,6 +373,22 @@ def test_c4_counts_the_seeds_of_one_configuration_once() -> None:
     assert judge("C4", units=seeds).ours == judge("C4", units=units).ours
 
 
+def test_c4_has_to_be_there_without_networks_at_chance() -> None:
+    units = by_rate(0)
+    units["mis_conv"] = 0.5 + 0.01 * (units.rate == 0.4) - 0.3 * (units.rate == 0.8)
+    scores = accuracy(
+        {(row.method, row.rate, "one_shot"): [0.1 if row.rate == 0.8 else 0.6] for row in units.itertuples()}
+    )
+    row = judge("C4", accuracies=scores, units=units)
+    assert row.verdict == "cannot be told"
+    assert row.ours.startswith("r = -0.7") and "; without networks at chance r = 0.00 (" in row.ours
+    assert row.ours.endswith(f"n = {36}")
+    assert row.why.startswith("does not hold over all, but without networks at chance: 36 configurations decide")
+    working = claims.correlations(units.merge(scores[["variant", "top1_low"]]), "rate", chance=0.1).set_index("row")
+    assert working.loc["within methods, above chance", "r"] == pytest.approx(0, abs=1e-9)
+    assert working.loc["within methods", "r"] < -0.7
+
+
 def test_c4_keeps_the_schedules_of_one_method_apart() -> None:
     units = by_rate(0)
     other = units.assign(schedule="iterative", mis_conv=units.mis_conv + 1)
@@ -767,15 +783,16 @@ def test_q3_compares_the_classes_outputs_with_the_last_block(low: float, verdict
 
 
 def test_by_profile_sets_the_verdicts_of_profiles_side_by_side():
-    columns = ["claim", "statement", "paper", "ours", "verdict"]
+    columns = ["claim", "statement", "paper", "ours", "verdict", "why", "where"]
     one = pd.DataFrame(
-        [["C1", "gains", ".7", "+.1", "holds"], ["Q1", "open", "-", "r = 0", "not tested"]], columns=columns
+        [["C1", "gains", ".7", "+.1", "holds", "b", "f"], ["Q1", "open", "-", "r = 0", "not tested", "b", "g"]],
+        columns=columns,
     )
-    two = pd.DataFrame([["C1", "gains", ".7", "-.2", "does not hold"]], columns=columns)
+    two = pd.DataFrame([["C1", "gains", ".7", "-.2", "does not hold", "c", "h"]], columns=columns)
     found = claims.by_profile({"quick": one, "real": two})
-    assert found.columns.tolist() == ["claim", "statement", "paper", "quick", "real"]
-    assert found.quick.tolist() == ["holds (+.1)", "not tested (r = 0)"]
-    assert found.real[0] == "does not hold (-.2)" and pd.isna(found.real[1])
+    assert found.columns.tolist() == ["claim", "statement", "paper", "quick", "real", "where"]
+    assert found.quick.tolist() == ["holds (+.1): b", "not tested (r = 0): b"]
+    assert found.real[0] == "does not hold (-.2): c" and pd.isna(found.real[1])
 
 
 # ------------------------------------------------------------------------------------------------ followed units

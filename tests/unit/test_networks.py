@@ -109,3 +109,14 @@ def test_bvlc_scores_as_an_independent_forward_pass_did(
     assert found["top1"] == pytest.approx(top1, abs=0.01)
     assert top5 is None or found["top5"] == pytest.approx(top5, abs=0.01)
     assert known is None or found["top1_known"] == pytest.approx(known, abs=0.01)
+
+
+def test_shuffled_weights_are_the_same_weights_in_other_places():
+    network, original = networks.build("googlenet", 10), networks.build("googlenet", 10)
+    networks.initialise(network, 0)
+    original.load_state_dict(network.state_dict())
+    networks.shuffle_weights(network, 1)
+    for (name, found), tensor in zip(network.state_dict().items(), original.state_dict().values(), strict=True):
+        assert torch.equal(found.flatten().sort().values, tensor.flatten().sort().values)
+        weights = name.endswith("weight") and found.ndim > 1
+        assert torch.equal(found, tensor) != weights

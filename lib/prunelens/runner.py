@@ -232,11 +232,17 @@ def interruptible() -> Iterator[None]:
 
 
 def run(paths: list[Path], folder: Path, request: Request) -> int:
-    """Execute notebooks in order, a line when each starts and ends; returns the exit status."""
+    """Execute notebooks in order, a line when each starts and ends; returns the exit status.
+
+    A notebook that fails does not keep the later ones from running, as each computes what it needs; but if the first
+    one fails, nothing has worked yet, and that is the end.
+    """
     copies = folder / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     seconds = {path.stem: previous_seconds(copies / path.name) for path in paths}
+    finished: list[Path] = []
+    failed: list[Path] = []
     say(f"prunelens: profile {request.profile}, {count(paths)} -> {display(folder)}")
     for position, path in enumerate(paths):
         label = f"[{position + 1}/{len(paths)}] {path.stem}"
@@ -245,33 +251,44 @@ def run(paths: list[Path], folder: Path, request: Request) -> int:
         started = time.monotonic()
         try:
             execute(path, copies, request.parameters, label)
-        except (NotebookError, KeyboardInterrupt) as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            after = f"after {clock(time.monotonic() - started)}"
-            say(
-                f"{label}: interrupted {after}" if interrupted else f"{label}: FAILED {after} in {error}",
-                sys.stderr,
-            )
-            say_what_is_left(paths, position, copies, request)
+        except KeyboardInterrupt:
+            say(f"{label}: interrupted after {clock(time.monotonic() - started)}", sys.stderr)
+            say_what_is_left(paths, finished, [*failed, path], copies, request)
             write_index(folder, request.profile)
-            return 130 if interrupted else 1
+            return 130
+        except NotebookError as error:
+            say(f"{label}: FAILED after {clock(time.monotonic() - started)} in {error}", sys.stderr)
+            failed.append(path)
+            write_index(folder, request.profile)
+            if position == 0:
+                break
+            continue
+        finished.append(path)
         seconds[path.stem] = time.monotonic() - started
         elapsed = f"elapsed {clock(time.monotonic() - start)}"
         say(f"{label}: done in {clock(seconds[path.stem])}, {elapsed}{to_go(paths[position + 1 :], seconds)}")
         write_index(folder, request.profile)
+    if failed:
+        say(f"prunelens: {len(failed)} of {count(paths)} FAILED: {', '.join(path.stem for path in failed)}", sys.stderr)
+        say_what_is_left(paths, finished, failed, copies, request)
+        return 1
     elapsed = clock(time.monotonic() - start)
     say(f"prunelens: {count(paths)} done in {elapsed}: {display(folder / 'index.html')}")
     return 0
 
 
-def say_what_is_left(paths: list[Path], failed: int, copies: Path, request: Request) -> None:
-    kept = [copies / f"{paths[failed].stem}.{suffix}" for suffix in ("failed.ipynb", "log")]
+def say_what_is_left(
+    paths: list[Path], finished: list[Path], failed: list[Path], copies: Path, request: Request
+) -> None:
+    """failed: those that ended early, an interrupted one among them."""
+    kept = [copies / f"{path.stem}.{suffix}" for path in failed for suffix in ("failed.ipynb", "log")]
     say(f"  kept, as far as it went: {', '.join(display(file) for file in kept if file.exists())}", sys.stderr)
-    if failed:
-        say(f"  finished: {', '.join(path.stem for path in paths[:failed])}", sys.stderr)
-    if paths[failed + 1 :]:
-        say(f"  not run: {', '.join(path.stem for path in paths[failed + 1 :])}", sys.stderr)
-    say(f"  to go on (what was computed is loaded): {request.command(paths[failed:])}", sys.stderr)
+    if finished:
+        say(f"  finished: {', '.join(path.stem for path in finished)}", sys.stderr)
+    left = [path for path in paths if path not in finished]
+    if not_run := [path.stem for path in left if path not in failed]:
+        say(f"  not run: {', '.join(not_run)}", sys.stderr)
+    say(f"  to go on (what was computed is loaded): {request.command(left)}", sys.stderr)
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

@@ -119,22 +119,32 @@ def test_unknown_option(project, untouched, capsys):
 # ---------------------------------------------------------------- while a notebook is executed: status 1
 
 
-def test_raising_cell_stops_the_run_and_keeps_what_was_finished(project, capsys):
+def test_a_raising_cell_ends_its_notebook_alone(project, capsys):
     project.notebook("00_good", "print(1)")
     project.notebook("01_bad", "x = 1", 'print("epoch 7")\nraise ValueError("rate 2 is no rate")', "y = 2")
     project.notebook("02_later", "print(3)")
     status, out, err = run(project, capsys, "--set", "seed=1")
     assert status == 1
-    assert "[1/3] 00_good: done" in out and "02_later: started" not in out
+    assert "[1/3] 00_good: done" in out and "[3/3] 02_later: done" in out and "notebooks done in" not in out
     assert "[2/3] 01_bad: FAILED after " in err
     assert ' in cell 4 of 5 (print("epoch 7")): ValueError: rate 2 is no rate' in err
     assert "  | epoch 7\n" in err and "  | ValueError: rate 2 is no rate\n" in err
     assert "\x1b" not in err
-    assert "finished: 00_good\n" in err and "not run: 02_later\n" in err
-    assert "./run_all.sh quick --notebooks 01,02 --set seed=1\n" in err
-    assert {"00_good.ipynb", "00_good.html", "01_bad.failed.ipynb", "01_bad.log"} <= project.kept()
+    assert "prunelens: 1 of 3 notebooks FAILED: 01_bad\n" in err
+    assert "finished: 00_good, 02_later\n" in err and "not run" not in err
+    assert "./run_all.sh quick --notebooks 01 --set seed=1\n" in err
+    assert {"00_good.ipynb", "00_good.html", "01_bad.failed.ipynb", "01_bad.log", "02_later.ipynb"} <= project.kept()
     assert not {"01_bad.ipynb", "01_bad.html"} & project.kept()
     assert "00_good.html" in (project.results / "index.html").read_text()
+
+
+def test_a_first_notebook_that_fails_is_the_end(project, capsys):
+    project.notebook("00_bad", "1 / 0")
+    project.notebook("01_later", "print(3)")
+    status, out, err = run(project, capsys)
+    assert status == 1
+    assert "01_later: started" not in out and "not run: 01_later\n" in err
+    assert "./run_all.sh quick --notebooks 00,01\n" in err
 
 
 def test_a_failure_keeps_the_earlier_good_copy_and_a_success_removes_the_failed_one(project, capsys):

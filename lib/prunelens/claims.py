@@ -339,7 +339,7 @@ def _last_layer(means: pd.DataFrame) -> Verdict:
     outputs = statistics.mean_interval(everything.mis_conv - everything.mis_fc_all) if len(everything) else None
     return Verdict(
         "C6a", "the last layer has lower MIS than the convs", "lower in every network", f"conv - fc = {_show(gap)}",
-        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration'))} of one dense network; lower in {lower}"
+        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration') + ' of one dense network')}; lower in {lower}"
         + (f"; with all outputs, of the data's classes or not, {_show(outputs)}" if outputs else ""), "05_mis_by_layer",
     )  # fmt: skip
 

@@ -198,7 +198,7 @@ def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None 
 def _anchored(axis: Axes, anchors: Mapping[str, float] | None) -> None:
     """Named dotted lines, their names side by side: some lie close together."""
     for i, (name, level) in enumerate((anchors or {}).items()):
-        _dotted(axis, level, name, 0.01 + 0.25 * i)
+        _dotted(axis, level, name, 0.01 + 0.2 * i)
 
 
 def _dotted(axis: Axes, level: float, name: str, place: float = 0.01) -> None:
@@ -343,7 +343,7 @@ def distribution_by_network(
     for i, (name, level) in enumerate((anchors or {}).items()):
         axis.axvline(level, color="#444444", linewidth=1, linestyle=":", zorder=2)
         axis.annotate(
-            name, (level, 1), xycoords=("data", "axes fraction"), xytext=(2, 2 + 9 * (i % 2)),
+            name, (level, 1), xycoords=("data", "axes fraction"), xytext=(2, 2 + 9 * (i % 3)),
             textcoords="offset points", color="#555555", fontsize=7.5,
         )  # fmt: skip
     axis.set(xlabel=label(value), ylim=(len(groups) - 0.4, -0.6))

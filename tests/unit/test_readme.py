@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("profile", ["quick", "imagenette_bvlc"])
+@pytest.mark.parametrize("profile", ["quick", "long", "imagenette_bvlc"])
 def test_every_verdict_is_that_of_the_committed_table(profile: str) -> None:
     verdicts = pd.read_csv(PROJECT / "figures" / profile / "08_verdicts.csv")
     rows = [[cell.strip() for cell in line.split("|")] for line in README.splitlines() if line.startswith("|")]

@@ -121,12 +121,14 @@ def test_rank_agreement_known_answers():
 
 
 def test_rank_agreement_compares_what_both_have():
-    ours = pd.concat([scan(np.arange(9) / 9), scan([0.5], "structured_l2")])
+    ours = pd.concat([scan(np.array([1, 0, 2, 3, 4, 5, 6, 7, 8]) / 9), scan([0.5], "structured_l2")])
     theirs = scan(np.arange(12) / 12)
     theirs = pd.concat([theirs, theirs.assign(layer="conv1.conv", top1=0.0)])
     found = reanalysis.rank_agreement(ours, theirs)
     assert found.method.tolist() == ["structured_l1"] and found.n.tolist() == [9]
     assert found.resamples.tolist() == ["nothing (Fisher's z over layers)"]
+    perfect = reanalysis.rank_agreement(theirs, theirs).iloc[0]
+    assert perfect.resamples == "nothing" and np.isnan(perfect.low)
     with pytest.raises(ValueError, match="a method in both"):
         reanalysis.rank_agreement(scan([0.5], "structured_l2"), theirs)
     with pytest.raises(ValueError, match=r"structured_l1: rates \[0.2, 0.6\] and \[0.3\]"):

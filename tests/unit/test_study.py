@@ -234,10 +234,11 @@ def test_an_atlas_holds_three_kinds_of_pictures(study: Study) -> None:
 
 def test_large_sets_of_stimuli_are_streamed_to_the_same_extremes(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     variant = Variant("structured_l1", 0.8, "none", 0)  # with dead units
-    expected = study._extremes(variant, 30)
+    network, k = study.network(variant), study._wanted_extremes
+    expected = study._extremes(network, networks.unit_layers, k)
     monkeypatch.setattr("prunelens.study.LARGE", len(study.stimuli) - 1)
     monkeypatch.setattr("prunelens.activations.record", lambda *a: pytest.fail("held all activations in memory"))
-    found = study._extremes(variant, 30)
+    found = study._extremes(network, networks.unit_layers, k)
     assert list(found) == list(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 PROJECT = Path(__file__).parents[2]
+RESULTS_FOLLOW = ("lib", "notebooks", "pyproject.toml", "requirements.lock", "data/*.safetensors")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "torch-lucent", "kornia", "scikit-image")
 
 
@@ -157,11 +158,16 @@ def provenance() -> dict[str, Any]:
     return {
         "library_sha256": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(),
         "git_commit": _git(library, "rev-parse", "HEAD"),
-        "git_dirty": bool(_git(library, "status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": _dirty(PROJECT),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),  # sums of floating-point numbers depend on it
     }
+
+
+def _dirty(project: Path) -> bool:
+    """Whether tracked files that results follow from are not as committed. Figures do not count: runs rewrite them."""
+    return bool(_git(project, "status", "--porcelain", "--untracked-files=no", "--", *RESULTS_FOLLOW))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -15,6 +15,8 @@ from prunelens import statistics
 from prunelens.statistics import Correlation, Interval, Method
 
 SMALLEST_EFFECT = 0.3  # a correlation smaller than this counts as none (Cohen's "medium")
+SETTLED = 0.01  # retraining whose last epoch raises Top-1 by more has not settled
+SIGNIFICANT = 0.05
 CONFIGURATION = ["method", "schedule", "rate"]
 RETRAINED = ("one_shot", "iterative", "rewound")  # schedules
 
@@ -31,35 +33,58 @@ class Verdict(NamedTuple):
     where: str
 
 
+class Compared(NamedTuple):
+    """A `difference` of Top-1, what its interval is over, and the networks that the last epoch still made better."""
+
+    gap: Interval
+    over: str
+    rising: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Networks that still rise are not what the paper compares: of them nothing can be told."""
+        sign = _sign(self.gap)
+        return "cannot be told" if self.rising and sign != "not tested" else sign
+
+    @property
+    def why(self) -> str:
+        reason = _reason(self.gap, self.over)
+        return (
+            f"{reason}, and retraining has not settled: its last epoch brought {self.rising}" if self.rising else reason
+        )
+
+
 def verdicts(
-    accuracy: pd.DataFrame, means: pd.DataFrame, classes: pd.DataFrame, trends: pd.DataFrame | None = None
+    accuracy: pd.DataFrame, epochs: pd.DataFrame, units: pd.DataFrame, means: pd.DataFrame, classes: pd.DataFrame
 ) -> pd.DataFrame:
     """One row per claim C1a to C6b, with the columns of `Verdict`.
 
     Args:
         accuracy: one row per network (``Study.accuracy``).
+        epochs: one row per one-shot network and epoch of its retraining (``Study.epochs``).
+        units: one row per network and unit (``Study.units``).
         means: one row per network, mean MIS of its units (``Study.network_means``).
         classes: one row per network and class, top1 and its output unit's mis (``Study.class_scores``).
-        trends: slopes over the same units (`unit_trends`), named beside C4.
     """
     chance = 1 / classes.logit.nunique()
+    working = above_chance(accuracy, units, chance)
     judged = [
-        _rate_and_mis(means, above_chance(accuracy, means, chance), trends),
+        _rate_and_mis(means, above_chance(accuracy, means, chance), unit_trends(working, n_resamples=1)),
         _broken_networks(accuracy, means, chance),
-        _last_layer(means),
-        _class_accuracy(classes),
+        _last_layer(working, classes),
+        _class_accuracy(above_chance(accuracy, classes, chance)),
     ]
-    return pd.concat([accuracy_verdicts(accuracy), pd.DataFrame(judged)], ignore_index=True)
+    return pd.concat([accuracy_verdicts(accuracy, epochs, chance), pd.DataFrame(judged)], ignore_index=True)
 
 
-def accuracy_verdicts(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts on C1 to C3 alone, which need no MIS."""
+def accuracy_verdicts(accuracy: pd.DataFrame, epochs: pd.DataFrame, chance: float) -> pd.DataFrame:
+    """The verdicts on C1 to C3 alone, which need no MIS; chance is 1 / number of classes."""
     retrained = accuracy[accuracy.schedule == "one_shot"]
     judged = [
-        _gain(retrained, "C1a", "connection_l1", "with masks"),
-        _gain(retrained, "C1b", "connection_l1_unmasked", "without masks, as coded"),
-        _order_of_methods(retrained),
-        _iterative(accuracy),
+        _gain(retrained, epochs, "C1a", "connection_l1", "with masks"),
+        _gain(retrained, epochs, "C1b", "connection_l1_unmasked", "without masks, as coded"),
+        _order_of_methods(retrained, epochs),
+        _iterative(accuracy, chance),
     ]
     return pd.DataFrame(judged)
 
@@ -75,37 +100,36 @@ def open_questions(
         truth: one row per unit of one network: layer, mis, and how well the unit tells one concept that is known to be
             in an image, as concept_selectivity (NaN where it is not defined).
     """
-    return pd.DataFrame([_truth(truth), _best_schedule(accuracy), _last_block(units, classes)])
+    chance = 1 / classes.logit.nunique()
+    working = above_chance(accuracy, units, chance)
+    return pd.DataFrame([_truth(truth), _best_schedule(accuracy, chance), _last_block(working, classes)])
 
 
 # ---------------------------------------------------------------------------------------------- C1 to C3, accuracy
 
 
-def _gain(retrained: pd.DataFrame, claim: str, method: str, how: str) -> Verdict:
+def _gain(retrained: pd.DataFrame, epochs: pd.DataFrame, claim: str, method: str, how: str) -> Verdict:
     highest = retrained.rate.max()
-    compared = retrained, (method, highest), ("dense_retrained", 0.0)
-    gain = difference(*compared)
+    gain = _settled(retrained, epochs, (method, highest), ("dense_retrained", 0.0))
     found = retrained[(retrained.method == method) & (retrained.rate == highest)]
     zeros = f"; {found.conv_sparsity.mean():.1%} of the conv weights are zero" if len(found) else ""
     return Verdict(
         claim, f"connection sparsity at {highest:g}, {how}, gains Top-1", ".705 against .699 dense, 50 epochs",
-        f"{_show(gain)} against dense, retrained{zeros}", _sign(gain), _reason(gain, _over(differences(*compared))),
-        "03_net_gain",
+        f"{_show(gain.gap)} against dense, retrained{zeros}", gain.verdict, gain.why, "03_net_gain",
     )  # fmt: skip
 
 
-def _order_of_methods(retrained: pd.DataFrame) -> Verdict:
+def _order_of_methods(retrained: pd.DataFrame, epochs: pd.DataFrame) -> Verdict:
     """Judged at the highest rate, as the paper's claim is; at how many rates the order holds is said."""
     pairs = [("connection_l1", "unstructured_global"), ("unstructured_global", "structured_l1")]
     rates = sorted((rate for rate in retrained.rate.unique() if rate > 0), reverse=True)
     found = {
-        rate: {f"{better} - {worse}": _compared(retrained, (better, rate), (worse, rate)) for better, worse in pairs}
-        for rate in rates
+        rate: {f"{a} - {b}": _settled(retrained, epochs, (a, rate), (b, rate)) for a, b in pairs} for rate in rates
     }
-    judged = {rate: _all_hold([_sign(gap) for gap, _ in gaps.values()]) for rate, gaps in found.items()}
+    judged = {rate: _all_hold([each.verdict for each in gaps.values()]) for rate, gaps in found.items()}
     tested = [one for one in judged.values() if one != "not tested"]
     verdict = judged[rates[0]] if rates else "not tested"
-    ours = "; ".join(f"{pair}: {_show(gap)}" for pair, (gap, _) in found[rates[0]].items()) if rates else "-"
+    ours = "; ".join(f"{pair}: {_show(each.gap)}" for pair, each in found[rates[0]].items()) if rates else "-"
     why = _decisive(found[rates[0]] if rates else {}, verdict)
     if verdict != "not tested":
         why += f"; the order holds at {tested.count('holds')} of {len(tested)} rates"
@@ -113,22 +137,32 @@ def _order_of_methods(retrained: pd.DataFrame) -> Verdict:
     return Verdict("C2", statement, ".705, .676, .443 at .8", ours, verdict, why, "03_accuracy_by_rate")
 
 
-def _iterative(accuracy: pd.DataFrame) -> Verdict:
-    found = _against_one_shot(accuracy, ["iterative"])
-    verdict = _all_hold([_sign(gap) for gap, _ in found.values()])
-    ours = "; ".join(f"{name}: {_show(gap)}" for name, (gap, _) in found.items()) or "-"
+def _iterative(accuracy: pd.DataFrame, chance: float) -> Verdict:
+    found = _against_one_shot(accuracy, ["iterative"], chance)
+    verdict = _all_hold([each.verdict for each in found.values()])
+    ours = "; ".join(f"{name}: {_show(each.gap)}" for name, each in found.items()) or "-"
     statement, paper = "iterative is better than one-shot at equal epochs", ".686 against .663 at .84 (unequal epochs)"
     return Verdict("C3", statement, paper, ours, verdict, _decisive(found, verdict), "03_accuracy_by_rate")
 
 
-def _against_one_shot(accuracy: pd.DataFrame, schedules: list[str]) -> dict[str, tuple[Interval, str]]:
-    """Top-1 of the networks of other schedules minus that of the one-shot ones of the same method and rate."""
+def _against_one_shot(accuracy: pd.DataFrame, schedules: list[str], chance: float) -> dict[str, Compared]:
+    """Top-1 of the networks of other schedules minus that of the one-shot ones of the same method and rate.
+
+    Where all of both are at chance there is nothing to compare.
+    """
     others = accuracy[accuracy.schedule.isin(schedules)].drop_duplicates(CONFIGURATION)
     name = "{0.method} at {0.rate:g}" if len(schedules) == 1 else "{0.schedule} {0.method} at {0.rate:g}"
-    return {
-        name.format(row): _compared(accuracy, *[(row.method, row.rate)] * 2, (row.schedule, "one_shot"))
-        for row in others.itertuples()
-    }
+    found = {}
+    for row in others.itertuples():
+        pair = accuracy[
+            (accuracy.method == row.method)
+            & (accuracy.rate == row.rate)
+            & accuracy.schedule.isin([row.schedule, "one_shot"])
+        ]
+        if (pair.top1_low > chance).any():
+            compared = accuracy, (row.method, row.rate), (row.method, row.rate), (row.schedule, "one_shot")
+            found[name.format(row)] = Compared(difference(*compared), _over(differences(*compared)))
+    return found
 
 
 # --------------------------------------------------------------------------------------------- C4, MIS and the rate
@@ -223,7 +257,8 @@ def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> 
 
     Columns: series, method, schedule; slope, low, high (resamples units within layers, the networks fixed); networks,
     units, layers, interval; seeds, the slope of each seed's networks alone, over the same units; seeds_low and
-    seeds_high, Student's interval over them (NaN with one seed), which speaks of other runs.
+    seeds_high, Student's interval over them, and seeds_p, that their mean is 0 (NaN with one seed), which speak of
+    other runs.
     """
     rows = []
     for name, series in retrained_networks(units[units.kind == "conv"]).groupby("series", sort=False):
@@ -232,9 +267,10 @@ def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> 
         slopes = [statistics.unit_trend(one, "mis", n_resamples=1).slope for _, one in same.groupby("seed")]
         over = statistics.mean_interval(slopes)
         row = {"series": name, "method": series.method.iloc[0], "schedule": series.schedule.iloc[0]}
-        rows.append(row | found._asdict() | {"seeds": slopes, "seeds_low": over.low, "seeds_high": over.high})
-    columns = ["series", "method", "schedule", *statistics.Trend._fields, "seeds", "seeds_low", "seeds_high"]
-    return pd.DataFrame(rows, columns=columns)
+        of_seeds = {"seeds_low": over.low, "seeds_high": over.high, "seeds_p": statistics.mean_p(slopes)}
+        rows.append(row | found._asdict() | {"seeds": slopes} | of_seeds)
+    of_seeds = ["seeds", "seeds_low", "seeds_high", "seeds_p"]
+    return pd.DataFrame(rows, columns=["series", "method", "schedule", *statistics.Trend._fields, *of_seeds])
 
 
 def followed_units(units: pd.DataFrame) -> pd.DataFrame:
@@ -284,8 +320,12 @@ def followed_summary(followed: pd.DataFrame, n_resamples: int = 2000, seed: int 
     return pd.DataFrame(rows)
 
 
-def _rate_and_mis(means: pd.DataFrame, working: pd.DataFrame, trends: pd.DataFrame | None) -> Verdict:
-    """Networks that collapse to chance make a correlation of their own (C5): it has to be there without them too."""
+def _rate_and_mis(means: pd.DataFrame, working: pd.DataFrame, trends: pd.DataFrame) -> Verdict:
+    """Networks that collapse to chance make a correlation of their own (C5): it has to be there without them too.
+
+    Methods may go up and down and cancel out: the claim fails too if the slope of any one method differs from 0.
+    working, trends: without networks at chance.
+    """
     r, verdict, why = _no_trend(rate_series(means))
     ours = f"{_show_r(r)} within methods, n = {r.n}" if r.n else "-"
     if len(rate_series(working)) < len(rate_series(means)):
@@ -293,9 +333,16 @@ def _rate_and_mis(means: pd.DataFrame, working: pd.DataFrame, trends: pd.DataFra
         ours += f"; without networks at chance {_show_r(without)}, n = {without.n}"
         if without_verdict != verdict:
             verdict, why = "cannot be told", f"{verdict} over all, but without networks at chance: {without_why}"
-    if trends is not None and len(trends):
-        up, down = int((trends.low > 0).sum()), int((trends.high < 0).sum())
-        why += f"; same units: up in {up}, down in {down} of {len(trends)} series (intervals over units)"
+    moving = trends[statistics.holm(trends.seeds_p) < SIGNIFICANT]
+    if len(moving):
+        slopes = ", ".join(
+            f"{row.series} {_show(Interval(row.slope, row.seeds_low, row.seeds_high))}" for row in moving.itertuples()
+        )
+        verdict = "does not hold"
+        why = (
+            f"MIS per unit of rate differs from 0 (intervals over seeds; same units; p < {SIGNIFICANT} after Holm over "
+            f"{_count(len(trends), 'method')} above chance): {slopes}"
+        )
     statement, paper = "MIS does not correlate with the rate", "r = .12, pooled, n = 40"
     return Verdict("C4", statement, paper, ours, verdict, why, "06_correlations")
 
@@ -318,30 +365,55 @@ def _broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float)
     judged = "cannot be told"
     if not len(broken):
         ours, judged, why = "no network is at chance", "not tested", NOTHING
-    elif dense <= random:
+    elif not dense > random:
         ours = f"a random network ({random:.3f}) scores no lower than the dense one ({dense:.3f})"
         why = "there is no way from random to dense"
     else:
-        share = statistics.mean_interval((broken.mis_conv - random) / (dense - random))
+        drawn = table.mis_conv[table.method == "random_init"]
+        share = statistics.share_between(broken.mis_conv, drawn, dense)
         half = Interval(share.mean - 0.5, share.low - 0.5, share.high - 0.5)
         ours = f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the way from random to dense"
-        judged, why = _sign(half), _reason(half, _count(len(broken), "configuration"), "half of the way")
+        over = f"{_count(len(broken), 'configuration')} and {_count(len(drawn), 'random network')}"
+        judged, why = _sign(half), _reason(half, over, "half of the way")
     return Verdict("C5", "networks at chance stay closer to the dense network's MIS than to a random one's",
                    ".66 to .70 at .1 % Top-1, dense .70", ours, judged, why, "05_mis_by_rate")  # fmt: skip
 
 
-def _last_layer(means: pd.DataFrame) -> Verdict:
-    """Over trained networks, one row per configuration; the output units are those of the data's classes."""
-    trained = averaged(means[means.method != "random_init"]).dropna(subset=["mis_conv", "mis_fc"])
-    gap = statistics.mean_interval(trained.mis_conv - trained.mis_fc)
-    lower = int((trained.mis_fc < trained.mis_conv).sum())
-    everything = trained[["mis_conv", "mis_fc_all"]].dropna() if "mis_fc_all" in trained else trained[:0]
-    outputs = statistics.mean_interval(everything.mis_conv - everything.mis_fc_all) if len(everything) else None
-    return Verdict(
-        "C6a", "the last layer has lower MIS than the convs", "lower in every network", f"conv - fc = {_show(gap)}",
-        _sign(gap), f"{_reason(gap, _count(len(trained), 'configuration') + ' of one dense network')}; lower in {lower}"
-        + (f"; with all outputs, of the data's classes or not, {_show(outputs)}" if outputs else ""), "05_mis_by_layer",
-    )  # fmt: skip
+def _trained(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of the dense network and retrained ones."""
+    return (table.method != "random_init") & (table.schedule.isin(RETRAINED) | (table.rate == 0))
+
+
+def _output_gaps(units: pd.DataFrame, convs: pd.Series, outputs: Iterable[int] | None = None) -> pd.DataFrame:
+    """Mean MIS of the chosen convs minus that of each live output unit: a row per output, a column per configuration.
+
+    units: live ones; outputs: None for all. Networks of one dense parent have the same output units: it is outputs
+    that an interval has to be over.
+    """
+    keys = [*CONFIGURATION, "seed"]
+    before = units[convs & (units.kind == "conv")].groupby(keys).mis.mean().rename("before")
+    own = units[(units.kind == "fc") & (True if outputs is None else units.unit.isin(outputs))]
+    gaps = own.join(before, on=keys)
+    return gaps.assign(gap=gaps.before - gaps.mis).pivot_table(index="unit", columns=CONFIGURATION, values="gap")
+
+
+def _last_layer(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:
+    trained = units[units.alive & _trained(units)]
+    convs = trained.kind == "conv"
+    gaps = _output_gaps(trained, convs, classes.logit)
+    gap, lower = statistics.mean_interval(gaps.mean(axis=1)), int((gaps.mean() > 0).sum())
+    why = f"{_why_outputs(gap, gaps, classes)}; lower in {lower} of them"
+    everything = _output_gaps(trained, convs)
+    if len(everything) > len(gaps):
+        why += f"; over all {len(everything)} outputs {_show(statistics.mean_interval(everything.mean(axis=1)))}"
+    return Verdict("C6a", "the last layer has lower MIS than the convs", "lower in every network",
+                   f"conv - fc = {_show(gap)}", _sign(gap), why, "05_mis_by_layer")  # fmt: skip
+
+
+def _why_outputs(gap: Interval, gaps: pd.DataFrame, classes: pd.DataFrame) -> str:
+    over = f"{len(gaps)} classes, means of {_count(gaps.shape[1], 'configuration')} of one dense network"
+    most = classes.own_class_most.mean()
+    return f"{_reason(gap, over)}; at most {most:.0%} of an output unit's extreme images can be of its class"
 
 
 def class_means(classes: pd.DataFrame) -> pd.DataFrame:
@@ -350,8 +422,7 @@ def class_means(classes: pd.DataFrame) -> pd.DataFrame:
     Networks of one dense parent are no independent draws, so that they are averaged, not counted. Both columns are
     centred within networks, so that a class whose unit is dead in some is not the mean of other networks.
     """
-    trained = (classes.method != "random_init") & (classes.schedule.isin(RETRAINED) | (classes.rate == 0))
-    chosen = classes[classes.alive & trained]
+    chosen = classes[classes.alive & _trained(classes)]
     centred = chosen[["top1", "mis"]] - chosen.groupby("variant")[["top1", "mis"]].transform("mean")
     return centred.groupby(chosen.logit).mean()
 
@@ -382,13 +453,15 @@ def _truth(truth: pd.DataFrame | None) -> Verdict:
     return Verdict(*question, _show_r(r), _sign(over), why, "07_truth")
 
 
-def _best_schedule(accuracy: pd.DataFrame) -> Verdict:
+def _best_schedule(accuracy: pd.DataFrame, chance: float) -> Verdict:
     """One-shot is best if it beats every other schedule, and is not if a single one beats it."""
-    found = _against_one_shot(accuracy, ["iterative", "rewound"])
-    lead = {name: (Interval(-gap.mean, -gap.high, -gap.low), over) for name, (gap, over) in found.items()}
-    verdict = _all_hold([_sign(gap) for gap, _ in lead.values()])
-    best = max(found, key=lambda name: found[name][0].mean, default=None)
-    ours = f"best other: {best} {_show(found[best][0])}" if best else "-"
+    found = _against_one_shot(accuracy, ["iterative", "rewound"], chance)
+    lead = {
+        name: each._replace(gap=Interval(-each.gap.mean, -each.gap.high, -each.gap.low)) for name, each in found.items()
+    }
+    verdict = _all_hold([each.verdict for each in lead.values()])
+    best = max(found, key=lambda name: found[name].gap.mean, default=None)
+    ours = f"best other: {best} {_show(found[best].gap)}" if best else "-"
     why = _decisive(lead, verdict) + (f"; {_count(len(lead), 'comparison')}, each at 95 %" if best else "")
     return Verdict("Q2", "one-shot is the best schedule at equal epochs, method and rate", "left open", ours, verdict,
                    why, "03_pareto")  # fmt: skip
@@ -396,16 +469,13 @@ def _best_schedule(accuracy: pd.DataFrame) -> Verdict:
 
 def _last_block(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:
     """Is the fc layer low of itself, or are all late layers? Against the convs of the block before it."""
-    alive = units[units.alive & (units.method != "random_init") & (units.schedule.isin(RETRAINED) | (units.rate == 0))]
-    block = alive.layer.str.split(".").str[0]
-    last = block[alive.kind == "conv"].iloc[-1] if (alive.kind == "conv").any() else "-"
-    keys = [*CONFIGURATION, "seed"]
-    before = alive[(alive.kind == "conv") & (block == last)].groupby(keys, sort=False).mis.mean()
-    own = alive[(alive.kind == "fc") & alive.unit.isin(classes.logit)].groupby(keys, sort=False).mis.mean()
-    gaps = (before - own).dropna().groupby(CONFIGURATION, sort=False).mean()
-    gap = statistics.mean_interval(gaps)
+    trained = units[units.alive & _trained(units)]
+    block = trained.layer.str.split(".").str[0]
+    last = block[trained.kind == "conv"].iloc[-1] if (trained.kind == "conv").any() else "-"
+    gaps = _output_gaps(trained, block == last, classes.logit)
+    gap = statistics.mean_interval(gaps.mean(axis=1))
     return Verdict("Q3", f"the last layer is low of itself: lower than the convs of {last}", "left open",
-                   f"{last} - fc = {_show(gap)}", _sign(gap), _reason(gap, _count(len(gaps), "configuration")),
+                   f"{last} - fc = {_show(gap)}", _sign(gap), _why_outputs(gap, gaps, classes),
                    "05_mis_by_layer")  # fmt: skip
 
 
@@ -432,6 +502,23 @@ def difference(
     return Interval(one.difference, *statistics.difference_interval(one.left, one.right, int(one.n)))
 
 
+def iterative_advantage(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Top-1 of iterative minus one-shot networks retrained for the same epochs (C3), at each number of epochs.
+
+    accuracy: as `Study.iterative_by_epochs`. Returns: method, rate, epochs, mean, low, high (`difference`), seeds (the
+    single seeds' differences).
+    """
+    rows = []
+    iterative = accuracy[accuracy.schedule == "iterative"]
+    for (method, rate, epochs), _ in iterative.groupby(["method", "rate", "epochs"], sort=False):
+        compared = (accuracy[accuracy.epochs == epochs], (method, rate), (method, rate), ("iterative", "one_shot"))
+        seeds = differences(*compared).difference.tolist()
+        rows.append(
+            {"method": method, "rate": rate, "epochs": epochs, **difference(*compared)._asdict(), "seeds": seeds}
+        )
+    return pd.DataFrame(rows, columns=["method", "rate", "epochs", "mean", "low", "high", "seeds"])
+
+
 def _vary(paired: pd.DataFrame) -> bool:
     return bool(paired.difference.max() - paired.difference.min() > 1e-9)
 
@@ -453,9 +540,14 @@ def differences(
     return table.assign(difference=table.left - table.right)
 
 
-def _compared(accuracy: pd.DataFrame, *compared) -> tuple[Interval, str]:
-    """A `difference` and what its interval is over."""
-    return difference(accuracy, *compared), _over(differences(accuracy, *compared))
+def _settled(retrained: pd.DataFrame, epochs: pd.DataFrame, *sides: tuple[str, float]) -> Compared:
+    """The difference of two one-shot networks, with what retraining's last epoch still brought them."""
+    one_shot = epochs[epochs.schedule == "one_shot"].sort_values("epoch")
+    last = one_shot.groupby(["method", "rate", "seed"]).top1.agg(lambda top1: top1.diff().iloc[-1])
+    gains = last.groupby(["method", "rate"]).mean()
+    rising = [f"{method} at {rate:g} {gains[method, rate]:+.3f}" if rate else f"{method} {gains[method, rate]:+.3f}"
+              for method, rate in sides if gains.get((method, rate), 0.0) > SETTLED]  # fmt: skip
+    return Compared(difference(retrained, *sides), _over(differences(retrained, *sides)), ", ".join(rising))
 
 
 # --------------------------------------------------------------------------------------------------------- in words
@@ -481,12 +573,14 @@ def _all_hold(verdicts: list[str]) -> str:
     )
 
 
-def _decisive(found: dict[str, tuple[Interval, str]], verdict: str) -> str:
+def _decisive(found: dict[str, Compared], verdict: str) -> str:
     """The reason that goes with `_all_hold`: the comparisons that have the verdict."""
-    names = [name for name, (interval, _) in found.items() if _sign(interval) == verdict]
+    names = [name for name, each in found.items() if each.verdict == verdict]
     if verdict == "not tested" or not names:
         return NOTHING
-    reason = _reason(*found[names[0]])
+    if any(found[name].rising for name in names):
+        return "; ".join(f"{name}: {found[name].why}" for name in names)
+    reason = found[names[0]].why
     return f"{reason}: {', '.join(names)}" if len(names) < len(found) else reason
 
 

@@ -1,14 +1,16 @@
 """The one style of the study's figures, the plots that several notebooks share, and how a figure is kept.
 
-A method has one color and one marker everywhere; controls are grey; iterative schedules are dashed. Plots
-take tidy tables, return the figure, and leave it to `save` to write it beside the table that it shows. A
-point or line is the mean over seeds; its bar is the 95 % t interval over seeds (none with a single seed).
+A method has one color and one marker everywhere; with weights drawn anew its marker is a cross and its line thin;
+controls are grey; iterative schedules are dashed. Plots take tidy tables, return the figure, and leave it to `save` to
+write it beside the table that it shows. A point or line is the mean over seeds; its bar is the 95 % t interval over
+seeds (none with a single seed).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
@@ -18,11 +20,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from prunelens.artefacts import atomic
@@ -93,7 +97,7 @@ def look(method: str) -> Look:
         return LOOKS[method]
     kept = method.removesuffix("_reinitialised")
     if kept in LOOKS:
-        return LOOKS[kept]._replace(label=f"{LOOKS[kept].label}, weights drawn anew")
+        return LOOKS[kept]._replace(marker="x", label=f"{LOOKS[kept].label}, weights drawn anew")
     own = OTHERS[crc32(method.encode()) % len(OTHERS)]
     return Look(own, "*", method.rpartition(".")[2].replace("_", " "))
 
@@ -195,16 +199,34 @@ def accuracy_by_rate(table: pd.DataFrame, x: str = "rate", chance: float | None 
     return figure
 
 
-def _anchored(axis: Axes, anchors: Mapping[str, float] | None) -> None:
-    """Named dotted lines, their names side by side: some lie close together."""
-    for i, (name, level) in enumerate((anchors or {}).items()):
-        _dotted(axis, level, name, 0.01 + 0.2 * i)
+DOTTED = {"color": "#444444", "linewidth": 1, "linestyle": ":", "zorder": 2}
 
 
-def _dotted(axis: Axes, level: float, name: str, place: float = 0.01) -> None:
-    axis.axhline(level, color="#444444", linewidth=1, linestyle=":", zorder=2)
+def _anchored(axes: Sequence[Axes], anchors: Mapping[str, float] | None) -> None:
+    """Dotted lines in all panels of a row, named to the right of the last; names move apart where lines are close.
+
+    Call it when the panels show all else, as their limits place the names.
+    """
+    if not anchors:
+        return
+    named = sorted(anchors.items(), key=lambda anchor: anchor[1])
+    for axis in axes:
+        for _, level in named:
+            axis.axhline(level, **DOTTED)
+    # The places nearest to the lines that are a line of text apart (in a panel of two inches or more).
+    apart = 0.075 * np.ptp(axes[-1].get_ylim()) * np.arange(len(named))
+    places = isotonic_regression([level for _, level in named] - apart).x + apart
+    for (name, _), place in zip(named, places, strict=True):
+        axes[-1].annotate(
+            name, (1.01, place), xycoords=("axes fraction", "data"), va="center", color="#555555", fontsize=8,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _dotted(axis: Axes, level: float, name: str) -> None:
+    axis.axhline(level, **DOTTED)
     axis.annotate(
-        name, (place, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
+        name, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
         textcoords="offset points", va="bottom", color="#555555", fontsize=8,
     )  # fmt: skip
 
@@ -215,7 +237,8 @@ def measure_by_rate(
     """Mean of a measure over the pruning rate, one panel for networks as pruned and one for retrained ones.
 
     Columns: method, rate, schedule, seed, `value`, `x`. A table with one row per unit is averaged over the
-    alive units of each network first. The dense network shows in both panels; `anchors` are named dotted lines.
+    alive units of each network first. Controls are horizontal lines, their 95 % t intervals over seeds bands; `anchors`
+    are named dotted lines.
     """
     table = _need(table, "method", "rate", "schedule", "seed", value, x)
     height = label(value) + (", mean of the units" if "unit" in table else "")
@@ -235,10 +258,10 @@ def measure_by_rate(
             aside = 0.007 * (i - (len(groups) - 1) / 2) if x == "rate" else 0.0  # so that bars do not hide bars
             _series(axis, series.rate, series[x] + aside, series[value], method, schedule)
         axis.set(title=title, xlabel=label(x))
-        _anchored(axis, anchors)
         if x == "rate":
             axis.set_xticks(sorted(rows.rate.unique()))
     axes[0, 0].set_ylabel(height)
+    _anchored(axes[0], anchors)
     referred = {method for title in panels for method in REFERENCES.get(title, CONTROLS)}
     _legend(figure, table[table.method.isin(referred) | ~table.method.isin(CONTROLS)])
     return figure
@@ -248,7 +271,8 @@ def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) 
     """Means over units against the rate, one panel per quantity, with 95 % t intervals over units.
 
     table: one row per network and unit: method, rate and the quantities, NaN for units that are dead. panels: title ->
-    (quantity, the quantity drawn in grey to compare it with, or ""). Every method's line starts at the dense network.
+    (quantity, the quantity drawn in grey to compare it with, or ""); the title says what is grey. Every method's line
+    starts at the dense network.
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -274,8 +298,8 @@ def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) 
         Line2D([], [], color=look(m).color, marker=look(m).marker, label=look(m).label) for m in _order(pruned.method)
     ]
     if any(other for _, other in panels.values()):
-        handles.append(Line2D([], [], color="#AAAAAA", label="to compare with"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        handles.append(Line2D([], [], color="#AAAAAA", label="grey: as the panel's title says"))
+    _below(figure, handles, len(handles))
     return figure
 
 
@@ -295,7 +319,7 @@ def measure_by_accuracy(table: pd.DataFrame, value: str, anchors: Mapping[str, f
         area = 50 if method in CONTROLS else _area(rows.rate)
         axis.scatter(rows.top1, rows[value], s=area, marker=marker, linewidths=1.2, alpha=0.85, zorder=3, **paint)
     axis.set(xlabel=label("top1"), ylabel=f"{label(value)}, mean of the units")
-    _anchored(axis, anchors)
+    _anchored(axes[0], anchors)
     _legend(figure, table, lines=False)
     return figure
 
@@ -417,7 +441,7 @@ def sparsity_bars(table: pd.DataFrame) -> Figure:
         Patch(color="#555555", label="after retraining"),
     ]
     handles = [Patch(color=look(method).color, label=look(method).label) for method in methods]
-    figure.legend(handles=[*handles, *meaning], loc="outside lower center", ncols=3)
+    _below(figure, [*handles, *meaning])
     return figure
 
 
@@ -427,11 +451,11 @@ def mask_picture(masks: Mapping[str, NDArray[np.bool_]]) -> Figure:
     masks: method -> (C_out, C_in, k, k), True where a weight is kept; the grey level is the kept share of a
     kernel.
     """
-    figure, axes = canvas(1, len(masks), 0.75 + WIDTH / max(len(masks), 2) * 0.9, sharey=True)
+    figure, axes = canvas(1, len(masks), 1.2 + WIDTH / max(len(masks), 2) * 0.9, sharey=True)
     for axis, (method, mask) in zip(axes[0], masks.items(), strict=True):
         kept = np.asarray(mask, float).mean((2, 3))
         picture = axis.imshow(kept, cmap="Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axis.set_title(look(method).label, color=look(method).color, fontsize=8.5)
+        axis.set_title(fill(look(method).label, 15), color=look(method).color, fontsize=8.5)
         axis.set_xlabel("input channel")
         axis.grid(False)
     axes[0, 0].set_ylabel("output channel")
@@ -462,7 +486,7 @@ def layer_profile(table: pd.DataFrame, value: str, anchors: Mapping[str, float] 
     first = blocks[blocks != blocks.shift()]
     axis.set_xticks(first.index, first.str.removeprefix("inception"), fontsize=8)
     axis.set(xlabel="layer, labelled where a block begins", ylabel=label(value))
-    _anchored(axis, anchors)
+    _anchored(axes[0], anchors)
     _legend(figure, table)
     return figure
 
@@ -485,6 +509,33 @@ def gains(table: pd.DataFrame, difference: str = "Top-1 minus dense, retrained f
     axis.set_yticks(range(len(rows)), [_name(row.method, row.schedule, row.rate) for row in rows.itertuples()])
     axis.invert_yaxis()
     axis.set_xlabel(difference)
+    return figure
+
+
+def advantage_by_epochs(table: pd.DataFrame) -> Figure:
+    """Differences of accuracy over the epochs of retraining, a line per method, a panel per rate; seeds as dots.
+
+    Columns: method, rate, epochs, mean, low, high (95 % interval), seeds: the differences of the single seeds.
+    """
+    table = _need(table, "method", "rate", "epochs", "mean", "low", "high", "seeds")
+    rates, methods = sorted(table.rate.unique()), _order(table.method)
+    figure, axes = canvas(1, len(rates), 3.4, sharey=True)
+    for axis, rate in zip(axes[0], rates, strict=True):
+        axis.axhline(0, color="#444444", linewidth=0.8)
+        for i, method in enumerate(methods):
+            rows = table[(table.method == method) & (table.rate == rate)].sort_values("epochs")
+            color, marker, _ = look(method)
+            x = rows.epochs * 1.03 ** (i - (len(methods) - 1) / 2)  # so that bars do not hide bars
+            axis.plot(x, rows["mean"], color=color, marker=marker)
+            axis.vlines(x, rows.low, rows.high, color=color, linewidth=1.1)
+            for place, seeds in zip(x, rows.seeds, strict=True):
+                axis.scatter([place] * len(seeds), seeds, s=6, color=color, alpha=0.45, linewidths=0)
+        axis.set_xscale("log", base=2)
+        ticks = sorted(table.epochs.unique())
+        axis.set_xticks(ticks, ticks, minor=False)
+        axis.set(title=f"rate {rate:g}", xlabel="epochs of retraining in all")
+    axes[0, 0].set_ylabel("Top-1, iterative minus one-shot")
+    _legend(figure, table)
     return figure
 
 
@@ -519,13 +570,14 @@ def pareto(table: pd.DataFrame) -> Figure:
     """
     table = _need(table, "method", "rate", "schedule", "pflops", "top1")
     rates = sorted(table.rate[table.rate > 0].unique())
-    figure, axes = canvas(1, len(rates), 3.6, sharey=True)
+    figure, axes = canvas(1, len(rates), 4, sharey=True)
     for axis, rate in zip(axes[0], rates, strict=True):
         shown = table[(table.rate == rate) | (table.method == "dense_retrained")]
         for (method, schedule), rows in _by_method(shown):
             color, marker, _ = look(method)
             line = rows.groupby("pflops").top1.mean()
-            axis.plot(line.index, line, _dashes(schedule), color=color, marker=marker, markersize=4)
+            options = {"marker": marker, "markersize": 4, "linewidth": _width(method)}
+            axis.plot(line.index, line, _dashes(schedule), color=color, **options)
         means = shown[shown.rate > 0].groupby(["method", "schedule", "pflops"]).top1.mean()
         front = means.groupby("pflops").max().cummax()
         axis.step(front.index, front, where="post", color="#222222", linewidth=4, alpha=0.15, zorder=0)
@@ -565,34 +617,43 @@ def speedups(table: pd.DataFrame) -> Figure:
         Line2D([], [], marker="o", label="compact", **options),
         Line2D([], [], marker="x", label="MACs of dense / MACs of compact", **options),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    _below(figure, handles)
     return figure
 
 
-def class_scatter(table: pd.DataFrame) -> Figure:
-    """Accuracy of a class against the MIS of its output unit, a point per class and network; lines are lowess smooths.
+def class_scatter(table: pd.DataFrame, anchors: Mapping[str, float] | None = None) -> Figure:
+    """Accuracy of a class against the MIS of its output unit, a point per class and network, a panel per method.
 
-    Columns: method, mis, top1, and variant where each network shall have a smooth of its own.
+    Lines are lowess smooths, clipped to [0, 1]. Columns: method, mis, top1, and variant where each network shall have a
+    smooth of its own. `anchors`, levels of MIS, are named vertical lines.
     """
     table = _need(table, "method", "mis", "top1")
-    figure, axes = canvas(height=4)
-    for method in _order(table.method):
-        rows = table[table.method == method]
-        for _, network in rows.groupby("variant" if "variant" in rows else "method", sort=False):
+    methods = _order(table.method)
+    columns = min(4, len(methods))
+    rows = -(-len(methods) // columns)
+    figure, axes = canvas(rows, columns, 0.9 + 1.9 * rows, sharex=True, sharey=True)
+    dashes = dict(zip(anchors or {}, cycle([":", "--", "-.", (0, (1, 4)), (0, (6, 4))]), strict=False))
+    lines = {name: {"color": "#777777", "linewidth": 0.9, "linestyle": dash} for name, dash in dashes.items()}
+    for axis, method in zip(axes.flat, methods, strict=False):
+        color, marker, text = look(method)
+        chosen = table[table.method == method]
+        for _, network in chosen.groupby("variant" if "variant" in chosen else "method", sort=False):
             smooth = _smooth(network.mis, network.top1)
-            axes[0, 0].plot(*smooth.T, color=look(method).color, linewidth=1, alpha=0.7)
-        axes[0, 0].scatter(
-            rows.mis,
-            rows.top1,
-            s=16,
-            color=look(method).color,
-            marker=look(method).marker,
-            alpha=0.6,
-            linewidths=0,
-            rasterized=True,
-        )
-    axes[0, 0].set(xlabel="MIS of the class's output unit", ylabel="accuracy of the class")
-    _legend(figure, table[["method"]], lines=False)
+            axis.plot(smooth[:, 0], smooth[:, 1].clip(0, 1), color=color, linewidth=0.7, alpha=0.8)
+        points = {"s": 12, "alpha": 0.6, "linewidths": 0.5, "rasterized": True}
+        axis.scatter(chosen.mis, chosen.top1, color=color, marker=marker, **points)
+        for name, options in lines.items():
+            axis.axvline(anchors[name], zorder=0, **options)
+        axis.set_title(fill(text, 22), color=color, fontsize=8.5)
+    for axis in axes.flat[len(methods) :]:
+        axis.axis("off")
+    for axis in axes.flat[max(0, len(methods) - columns) : len(methods)]:  # the lowest of each column
+        axis.set_xlabel("MIS of the output unit")
+        axis.tick_params(labelbottom=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy of the class")
+    if lines:
+        _below(figure, [Line2D([], [], label=name, **options) for name, options in lines.items()], 5)
     return figure
 
 
@@ -644,7 +705,7 @@ def forest(table: pd.DataFrame) -> Figure:
     table = _need(table, "panel", "row", "method", "r", "low", "high", "n")
     panels, shown = table.panel.unique(), table[table.groupby("row").r.transform("count") > 0]
     names = shown.drop_duplicates("row")
-    figure, axes = canvas(1, len(panels), 0.9 + 0.27 * len(names), sharey=True)
+    figure, axes = canvas(1, len(panels), 1 + 0.27 * len(names), sharey=True)
     one_n = shown.groupby("row").n.nunique().max() == 1
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.axvline(0, color="#444444", linewidth=0.8)
@@ -652,13 +713,16 @@ def forest(table: pd.DataFrame) -> Figure:
         for y, row in enumerate(rows.itertuples()):
             if np.isfinite(row.r):
                 color, marker, _ = look(row.method) if row.method else Look("#222222", "D", "")
-                axis.plot([row.low, row.high], [y, y], color=color, linewidth=1.4 if row.method else 2)
-                axis.plot(row.r, y, marker, color=color)
+                # Its ends stand out above the marker: an interval near 1 is narrower than that.
+                ends = {"marker": "|", "markersize": 8, "clip_on": False}
+                axis.plot([row.low, row.high], [y, y], color=color, linewidth=1.4 if row.method else 2, **ends)
+                axis.plot(row.r, y, marker, color=color, markersize=4, clip_on=False)
             axis.annotate(
                 _correlation(row, alone=len(panels) == 1), (1.02, y), xycoords=("axes fraction", "data"),
                 va="center", fontsize=8, annotation_clip=False,
             )  # fmt: skip
-        axis.set(xlim=(-1.12, 1.12), ylim=(len(names) - 0.5, -0.5), title=panel if len(panels) > 1 else "")
+        axis.set(xlim=(-1.2, 1.2), ylim=(len(names) - 0.5, -0.5))
+        axis.set_title(fill(panel, 42 // len(panels)) if len(panels) > 1 else "")
         axis.set_xticks([-1, 0, 1] if len(panels) > 1 else [-1, -0.5, 0, 0.5, 1])
         axis.grid(False, axis="y")
     counts = [f"  n = {n}" if len(panels) > 1 and one_n else "" for n in names.n]
@@ -702,7 +766,7 @@ def slopes(table: pd.DataFrame, xlabel: str) -> Figure:
         Line2D([], [], color="#555555", marker="o", markerfacecolor=face, linestyle="none", label=name)
         for name, face in zip(estimates, ("#555555", "white"), strict=False)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _below(figure, handles, 2)
     return figure
 
 
@@ -752,6 +816,10 @@ def _dashes(schedule: str) -> str:
     return DASHES.get(schedule, "-")
 
 
+def _width(method: str) -> float:
+    return 0.8 if method.endswith("_reinitialised") else 1.6
+
+
 def _name(method: str, schedule: str, rate: float) -> str:
     if method in CONTROLS:
         return look(method).label
@@ -764,8 +832,8 @@ def _series(axis: Axes, rate: pd.Series, x: pd.Series, y: pd.Series, method: str
     xs = x.groupby(rate).mean()
     intervals = [mean_interval(seeds) for _, seeds in y.groupby(rate)]
     means, lows, highs = np.array(intervals).T
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.7}
-    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, zorder=3, **edge)
+    edge = {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.7}
+    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, linewidth=_width(method), zorder=3, **edge)
     if rate.duplicated().any():
         axis.vlines(xs, lows, highs, color=color, linewidth=1.1, zorder=2)
         axis.scatter(x, y, s=6, color=color, alpha=0.45, linewidths=0, zorder=2)
@@ -786,7 +854,8 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
         color, marker, text = look(method)
         line = "-" if lines else "none"
         marker = "" if not markers or (lines and method in CONTROLS) else marker
-        handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=text))
+        options = {"linewidth": _width(method), "marker": marker, "linestyle": line}
+        handles.append(Line2D([], [], color=color, label=text, **options))
     schedules = set(table.schedule) if "schedule" in table else set()
     for schedule in DASHES:
         if lines and schedule in schedules:
@@ -797,23 +866,34 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
         for rate in sorted({*table.rate[table.rate > 0].agg(["min", "max"]).dropna()}):
             options = {"marker": "o", "markersize": _area(rate) ** 0.5, "linestyle": "none"}
             handles.append(Line2D([], [], color="#999999", label=f"rate {rate:g}", **options))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    _below(figure, handles)
+
+
+def _below(figure: Figure, handles: Sequence[Artist], columns: int = 3) -> None:
+    """A legend below the panels, of as many columns as fit into the figure's width, but no more than `columns`."""
+    for ncols in range(columns, 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+        if legend.get_window_extent().width <= figure.bbox.width:
+            return
+        if ncols > 1:
+            legend.remove()
 
 
 # --------------------------------------------------------------------------- the same units, and another network
 
 
-def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+def same_units(followed: pd.DataFrame, summary: pd.DataFrame, anchors: Mapping[str, float] | None = None) -> Figure:
     """MIS of the same units through pruning, a column per method.
 
     Above: each network's median (line), middle half and middle 80 % (bands) of its units, and their mean with its
     interval. Below: each unit in the dense and in the last network, with the rank correlation within layers.
-    followed, summary: of `claims.followed_units` and `claims.followed_summary`.
+    followed, summary: of `claims.followed_units` and `claims.followed_summary`. `anchors` are named dotted lines above.
     """
     followed = _need(followed, "method", "variant", "mis", "layer", "unit")
     summary = _need(summary, "method", "rate", "mean", "low", "high", "q10", "q25", "q50", "q75", "q90", "r", "units")
     methods, limits = list(summary.method.unique()), (followed.mis.min() - 0.02, followed.mis.max() + 0.02)
-    figure, axes = canvas(2, len(methods), 2 + 2 * WIDTH / max(4, len(methods)), sharey="row")
+    high = 2.4 + 2 * WIDTH / max(4, len(methods))
+    figure, axes = canvas(2, len(methods), high, sharey="row", height_ratios=[1.25, 1])
     for (above, below), method in zip(axes.T, methods, strict=True):
         rows, color = summary[summary.method == method], look(method).color
         x = np.arange(len(rows))
@@ -823,9 +903,9 @@ def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         above.vlines(x, rows.low, rows.high, color="#222222", linewidth=1.2, zorder=3)
         above.plot(x, rows["mean"], "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
         control = method in CONTROLS
-        above.set_xticks(x, ["before", "after"] if control else [f"{rate:g}" for rate in rows.rate], fontsize=7.5)
+        above.set_xticks(x, ["before", "after"] if control else [f"{rate:g}" for rate in rows.rate], fontsize=7)
         above.set_xlabel("retraining" if control else "rate", fontsize=8)
-        above.set_title(fill(look(method).label, 15), color=color, fontsize=8.5)
+        above.set_title(fill(look(method).label, 13), color=color, fontsize=7.5)
         units = followed[followed.method == method]
         units = units.pivot(index=["layer", "unit"], columns="variant", values="mis")[list(units.variant.unique())]
         below.axline((0.5, 0.5), slope=1, color="#444444", linewidth=0.8, linestyle=":")
@@ -834,17 +914,19 @@ def same_units(followed: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         agreement = f"r = {last.r:.2f}\n[{last.r_low:.2f}, {last.r_high:.2f}]".replace("-", "\N{MINUS SIGN}")
         below.set_title(f"{agreement}\n{last.units:,} units", fontsize=7, weight="normal")
         below.set(xlim=limits, ylim=limits, aspect="equal")
+    _anchored(axes[0], anchors)
     axes[0, 0].set_ylabel("MIS of the same units")
     axes[1, 0].set_ylabel("MIS in the last network")
     figure.supxlabel("MIS in the dense network", fontsize=9)
     return figure
 
 
-def layers_of_networks(table: pd.DataFrame, value: str = "mis") -> Figure:
+def layers_of_networks(table: pd.DataFrame, value: str = "mis", anchors: Mapping[str, float] | None = None) -> Figure:
     """Layer means of several networks with their intervals, a panel with its own scale for each.
 
     Columns: network (the panel's title), layer (dotted name; the same layers in the same order in all), position (0
-    the first layer, 1 the last), `value`, low, high. The last layer is drawn hollow.
+    the first layer, 1 the last), `value`, low, high. The last layer is drawn hollow. `anchors`, on the first network's
+    scale, are named dotted lines in its panel.
     """
     table = _need(table, "network", "layer", "position", value, "low", "high")
     names = list(table.network.unique())
@@ -855,6 +937,7 @@ def layers_of_networks(table: pd.DataFrame, value: str = "mis") -> Figure:
         axis.plot(rows.position, rows[value], ".-", color=LOOKS["dense"].color, linewidth=1)
         axis.plot(*rows.iloc[-1][["position", value]], "o", color="white", markeredgecolor=LOOKS["dense"].color)
         axis.set(title=name, ylabel=label(value))
+    _anchored(axes[0], anchors)
     blocks = rows.layer.str.split(".").str[0].replace({"conv1": "stem", "conv2": "stem", "conv3": "stem"})
     first = blocks != blocks.shift()
     axes[-1, 0].set_xticks(rows.position[first], blocks[first].str.removeprefix("inception"), fontsize=8)

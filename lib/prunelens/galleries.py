@@ -141,8 +141,8 @@ def unit_rows(
         beside = [x + side * (1 + k * narrow) + 0.03 for k in range(2)]
         text(x + (step - gap) / 2, 0.04, network, weight="bold", fontsize=heading)
         if shown:
-            for start, name in zip(beside, ("top", "bottom"), strict=True):
-                text(start + side * narrow / 2, above - 0.12, name, fontsize=6.5)
+            for start, name in zip(beside, ("top", "low"), strict=True):
+                text(start + side * narrow / 2, above - 0.12, name, fontsize=min(6.5, 30 * side * narrow))
         for i, row in enumerate(cells):
             y, cell = above + i * (side + below), row[j]
             axis = axes(x, y, 1)

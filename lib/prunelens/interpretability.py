@@ -11,8 +11,8 @@ All functions work on one layer at a time: `top` and `bottom` are (units, k) ima
 `activations.extremes` gives them, most extreme first; `embeddings` are (n, D), as `similarity` gives them.
 
 What a score is read against: `shuffled` embeddings (images exchanged: .5 on average for any unit), and the
-anchors, `principal_unit` (one direction of the similarity's own space) and `random_units` (no direction at all).
-Their activations go through `activations.extremes` and `margins` like those of a layer.
+anchors, `planted_units` (they tell two kinds of image apart, and see nothing else) and `random_units` (they see
+nothing at all). Their activations go through `activations.extremes` and `margins` like those of a layer.
 """
 
 import hashlib
@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.optimize import brentq
-from scipy.sparse.linalg import svds
 from scipy.special import expit
 
 Queries = Literal["inner", "outer"]
@@ -274,21 +273,34 @@ def shuffled(embeddings: np.ndarray, seed: int, layer: str = "") -> np.ndarray:
     return embeddings[_generator(seed, layer).permutation(len(embeddings))]
 
 
-def principal_unit(embeddings: np.ndarray) -> np.ndarray:
-    """The upper anchor: activations (n, 1) float32 of a unit that sees one direction of the embeddings only.
+def planted_units(embeddings: np.ndarray, k: int, n_units: int, seed: int) -> np.ndarray:
+    """The upper anchor: activations (n_images, n_units) float32 of units that tell two groups of k images apart.
 
-    It is their first principal component, along which images differ most: perfectly monosemantic in the eyes of
-    the similarity. An anchor, not a bound: on 1,500 embedded images its MIS is 1, but where the 2 N (K + 1)
-    extremes are most of all images (400 of 480) its tasks ask about the middle too, and some units score higher.
-    Raises ValueError for an embedding that is not finite, or embeddings that are all equal.
+    They are 1 on one group, -1 on the other and 0 on the rest; whoever ranks images breaks the ties. The groups begin
+    as the k images that are more like a random image than like the image least like it, and the k that are less, in
+    inner products of the embeddings (n_images, D). Each of at most 100 rounds then sorts images by the means of the two
+    groups instead (k-means with two clusters of fixed size), which never brings the means closer. With k = N (K + 1)
+    the squared distance of the means is about a unit's expected margin, so the groups are as unlike as the search finds
+    them: a bound in practice, none in theory, and above it are units that keep a group's most typical images for the
+    ranks that ask. Of n_units searches, one from each of so many images (at most all), take the unit with the highest
+    MIS. 200 units on 1,800 images of D = 1,280 take 3 s on one CPU core.
+
+    Raises ValueError for fewer than 2 k images, or an embedding that is not finite.
     """
-    centred = finite(embeddings).cpu().numpy()
-    centred = centred - centred.mean(axis=0)
-    if not centred.any():
-        raise ValueError(f"no direction to find: the embeddings of all {len(centred)} images are equal")
-    start = np.random.default_rng(0).standard_normal(min(centred.shape))  # the same answer every time
-    left, size, _ = svds(centred, k=1, v0=start)
-    return (left * size).astype(np.float32)
+    table = finite(embeddings)
+    if len(table) < 2 * k:
+        raise ValueError(f"{len(table)} images are too few for two groups of {k}")
+    starts = np.random.default_rng(seed).choice(len(table), min(n_units, len(table)), replace=False)
+    alike = table @ table[starts].T
+    contrast = alike - table @ table[alike.argmin(dim=0)].T
+    groups = torch.zeros_like(contrast)
+    for _ in range(100):
+        ranked, before = contrast.argsort(dim=0, stable=True), groups
+        groups = torch.zeros_like(contrast).scatter_(0, ranked[-k:], 1).scatter_(0, ranked[:k], -1)
+        if torch.equal(groups, before):
+            break
+        contrast = table @ (table.T @ groups)
+    return groups.cpu().numpy()
 
 
 def random_units(n_images: int, n_units: int, seed: int) -> np.ndarray:

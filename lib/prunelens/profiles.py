@@ -86,6 +86,8 @@ class Iterative(Grid):
 
     steps: Count = 4
     restart: bool = True  # the learning rate starts anew at every step; else it goes on falling
+    # Further numbers of epochs, in all, at which iterative and one-shot networks are compared by accuracy:
+    epochs: list[Count] = []
 
 
 class Rewound(Grid):
@@ -122,7 +124,7 @@ class Sensitivity(Section):
 
 
 class Interpretability(Section):
-    """MIS: N tasks of K explanations on each side, under one similarity."""
+    """MIS: N tasks of K explanations on each side, under one similarity; its anchors; and Network Dissection."""
 
     similarity: Literal[SIMILARITIES]
     download: bool = False  # fetch the similarity's weights where they are missing (lpips, dreamsim)
@@ -131,6 +133,9 @@ class Interpretability(Section):
     explanations: Count = 9
     queries: Literal["inner", "outer"] = "inner"
     temperature: Annotated[float, Field(gt=0)] | None = None  # none: the published one, or fitted on the dense network
+    anchor_units: Count = 200  # units of random numbers, and planted ones of which the best is the upper anchor
+    dissection_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9  # a unit's peaks are its activations above it
+    dissection_images: Count = 128  # stimuli that are looked at, equally many of each class
 
 
 class Visualization(Section):
@@ -144,12 +149,13 @@ class Visualization(Section):
     steps: Count
     starts: Annotated[int, Field(ge=2)] = 2  # pictures of a unit; two show how far a picture is chance
     diversity: Annotated[float, Field(gt=0)]  # weight, in units of activation, that pushes pictures of a unit apart
+    diverse_starts: Annotated[int, Field(ge=2)] = 4  # pictures of a unit that are pushed apart
     methods: list[Method] = Field(min_length=1)
     rates: list[Rate] = Field(min_length=1)
 
 
 class Statistics(Section):
-    resamples: Count = 2000  # of every bootstrap
+    resamples: Count = 2000  # of every bootstrap but that of a single unit's MIS over its tasks, which has 1,000
 
 
 class Profile(Section):
@@ -167,6 +173,7 @@ class Profile(Section):
     interpretability: Interpretability
     visualization: Visualization
     latency_batches: list[Count] = [1, 32]
+    latency_repeats: Count = 10  # rounds in which each network is timed once
     statistics: Statistics = Statistics()
 
     @pydantic.model_validator(mode="after")
@@ -177,11 +184,15 @@ class Profile(Section):
             values = getattr(grid, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"pruning.{key}: found {values}, expected no value twice")
-        if grid.iterative.methods and self.retraining.epochs < steps:
-            raise ValueError(
-                f"retraining.epochs: found {self.retraining.epochs}, expected at least one for each of the {steps} "
-                "steps of pruning.iterative"
-            )
+        for key, epochs in (
+            ("retraining.epochs", [self.retraining.epochs]),
+            ("pruning.iterative.epochs", grid.iterative.epochs),
+        ):
+            if grid.iterative.methods and min(epochs, default=steps) < steps:
+                raise ValueError(
+                    f"{key}: found {min(epochs)}, expected at least one for each of the {steps} "
+                    "steps of pruning.iterative"
+                )
         outside = [m for m in shown.methods if m not in grid.methods] + [r for r in shown.rates if r not in grid.rates]
         if outside:
             raise ValueError(f"visualization: found {outside}, expected methods and rates of the section pruning")

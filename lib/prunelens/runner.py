@@ -3,9 +3,9 @@
     python -m prunelens.runner quick --notebooks 00,03-06 --set seed=1
 
 Everything lands in figures/PROFILE: ``notebooks/NN_name.ipynb`` (executed), its ``.html`` and
-``.log``, and ``index.html``. A notebook that fails stops the run with status 1 and is kept as
-``NN_name.failed.ipynb``; what was finished stays. Wrong usage ends with status 2 before anything is executed,
-an interruption with 130.
+``.log``, and ``index.html``. A notebook that fails is kept as ``NN_name.failed.ipynb``; the later ones run all the
+same, unless it was the first, and the status is 1. Wrong usage ends with status 2 before anything is executed, an
+interruption ends the run with 130. What was finished stays.
 """
 
 import argparse

@@ -87,31 +87,35 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[..., NDArray | float],
-    n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) of `statistic`, a numpy reduction such as `np.median`.
-
-    Resamples the values, one by one, with replacement: over units of one network it speaks of other units of
-    that network, not of other networks. Missing values (NaN) are left out; fewer than two values give NaN.
-    """
+def mean_p(values: ArrayLike) -> float:
+    """p value of Student's two-sided test that the mean of the present values is 0; NaN for fewer than 2 of them."""
     values = _present(values)
     if values.size < 2:
-        return math.nan, math.nan
-    result = stats.bootstrap(
-        (values,),
-        statistic,
-        n_resamples=n_resamples,
-        batch=100,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+        return math.nan
+    error = values.std(ddof=1) / math.sqrt(values.size)
+    return float(2 * stats.t.sf(abs(values.mean()) / error, values.size - 1)) if error > 0 else math.nan
+
+
+def share_between(values: ArrayLike, low: ArrayLike, high: float, level: float = 0.95) -> Interval:
+    """Where values lie on average on the way from the mean of `low` (0) to `high` (1).
+
+    The interval is over the values and over those of `low`, both independent draws (delta method; Student's t with
+    Welch and Satterthwaite's degrees of freedom); `high` is taken as known, and so is `low` if it is one value.
+    """
+    values, low = _present(values), _present(low)
+    way = high - low.mean()
+    share = float((values.mean() - low.mean()) / way)
+    if values.size < 2:
+        return Interval(share, math.nan, math.nan)
+    parts = [(values.var(ddof=1) / values.size / way**2, values.size - 1)]
+    if low.size > 1:
+        parts.append((low.var(ddof=1) / low.size * ((1 - share) / way) ** 2, low.size - 1))
+    variance = sum(part for part, _ in parts)
+    if not variance > 0:
+        return Interval(share, share, share)
+    freedom = variance**2 / sum(part**2 / n for part, n in parts)
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    return Interval(share, share - half, share + half)
 
 
 def difference_interval(first: float, second: float, n: int, level: float = 0.95) -> tuple[float, float]:

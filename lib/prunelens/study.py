@@ -4,7 +4,8 @@ Notebooks talk to this module; it calls the pure ones (pruning, training, activa
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from copy import copy
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -52,7 +53,7 @@ VERSIONS = {
     "measures": 1,
     "last_layer": 1,
     "dissection": 1,
-    "visualizations": 2,
+    "visualizations": 3,
     "visual_quality": 1,
 }
 
@@ -60,6 +61,9 @@ SCORES = ["mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]  # of a un
 # Stimuli. Of more, extremes are found batch after batch, and margins are read from embeddings: neither the matrix of
 # all activations nor that of all pairs of images would fit into memory.
 LARGE = 20_000
+# Numbers of a measure, not of a study, beside those that profiles hold: whoever changes one raises its stage's version.
+CLASS_IMAGES = 10  # stimuli, at least, of a class whose mean activation counts for class_selectivity
+SPECTRUM_IMAGES = 512  # stimuli, at most, whose natural spectrum the atlas's pictures have
 
 
 class Study:
@@ -416,6 +420,25 @@ class Study:
         epochs = self.profile.retraining.epochs if variant.retrained else 0
         return pd.DataFrame([{"variant": str(variant), **asdict(variant), "epochs": epochs, **row}])
 
+    def iterative_by_epochs(self) -> pd.DataFrame:
+        """`accuracy` of iterative networks and of one-shot ones like them, for each of several numbers of epochs.
+
+        The numbers are ``retraining.epochs`` and those of ``pruning.iterative.epochs``.
+        """
+        iterative = {variant for variant in self.variants if variant.schedule == "iterative"}
+        compared = [
+            variant for variant in self.variants if {variant, replace(variant, schedule="iterative")} & iterative
+        ]
+        numbers = sorted({self.profile.retraining.epochs, *self.profile.pruning.iterative.epochs})
+        return pd.concat([self._retrained_for(epochs).accuracy(compared) for epochs in numbers], ignore_index=True)
+
+    def _retrained_for(self, epochs: int) -> "Study":
+        """This study with another number of epochs of retraining."""
+        study = copy(self)
+        retraining = self.profile.retraining.model_copy(update={"epochs": epochs})
+        study.profile = self.profile.model_copy(update={"retraining": retraining})
+        return study
+
     def confusion(self, variant: Variant) -> np.ndarray:
         """Validation images counted by class (rows) and predicted class (columns)."""
         return self._evaluated(variant)["confusion"]
@@ -447,21 +470,21 @@ class Study:
             **{f"accuracy/{name}": np.float64(value) for name, value in row.items()},
         }
 
-    def costs(self, chosen: Iterable[Variant], repeats: int = 10) -> pd.DataFrame:
+    def costs(self, chosen: Iterable[Variant]) -> pd.DataFrame:
         """What networks cost as masked and as compacted tensors: a row per variant, form and batch size.
 
         form: "dense", "masked" or "compact"; parameters, conv_sparsity (measured), macs and sparse_macs (theoretical,
         of one image), bytes (the file's, float32), and the columns of ``evaluation.latency`` (measured on this machine
-        in turns, against the dense network).
+        in turns, ``latency_repeats`` of them, against the dense network).
         """
-        chosen = list(chosen)
+        chosen, repeats = list(chosen), self.profile.latency_repeats
         machine = {"machine": provenance()["machine"], "device": str(self.device), "threads": torch.get_num_threads()}
         key = self._key("costs", networks=[self.network_key(variant) for variant in chosen], repeats=repeats,
                         batches=self.profile.latency_batches, size=self.profile.data.size, **machine)  # fmt: skip
-        return self.store.table("costs", f"{len(chosen)}-networks", key, lambda: self._costs(chosen, repeats))
+        return self.store.table("costs", f"{len(chosen)}-networks", key, lambda: self._costs(chosen))
 
-    def _costs(self, chosen: list[Variant], repeats: int) -> pd.DataFrame:
-        size = self.profile.data.size
+    def _costs(self, chosen: list[Variant]) -> pd.DataFrame:
+        size, repeats = self.profile.data.size, self.profile.latency_repeats
         forms = {("dense", self.variants[0]): self.dense}
         for variant in chosen:
             forms["masked", variant] = self.network(variant)
@@ -554,7 +577,7 @@ class Study:
     @property
     def _measure_key(self) -> dict:
         """What scores depend on besides the network and a temperature that is given."""
-        measure = self.profile.interpretability.model_dump(exclude={"temperature", "download", "seeds"})
+        measure = self.profile.interpretability.model_dump(include={"similarity", "tasks", "explanations", "queries"})
         versions = {stage: VERSIONS[stage] for stage in ("extremes", "embeddings")}
         return {"stimuli": self.stimuli_key, "seed": self.profile.seed, "measure": measure, "versions": versions}
 
@@ -639,25 +662,18 @@ class Study:
     def anchors(self) -> pd.DataFrame:
         """What the scale of the MIS means here: one row per anchor and unit, with the columns of a unit's scores.
 
-        anchor: "one direction", a unit that sees the embeddings' first principal component only; "random", units
-        whose activations are random numbers; "shuffled images", the dense network's conv units with the images'
-        embeddings dealt to other images; "shuffled weights", the live conv units of the dense network with its weights
-        dealt to other places of their layers.
+        anchor: "planted unit", the highest MIS of ``interpretability.anchor_units`` planted ones
+        (``interpretability.planted_units``), each of which tells two groups of stimuli apart that are as unlike as a
+        search found them: one row, which is a maximum and so a bound in practice, not a sample of units, and its
+        interval is that of a unit that was picked for its score. "random", as many units whose activations are random
+        numbers; "shuffled images", the dense network's conv units with the images' embeddings dealt to other images;
+        "shuffled weights", the live conv units of the dense network with its weights dealt to other places of their
+        layers.
         """
-        k, n = self._wanted_extremes, len(self.stimuli)
-        keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
-        made = {
-            "one direction": interpretability.principal_unit(self.embeddings),
-            "random": interpretability.random_units(n, 200, self.profile.seed),
-        }
-        found = {
-            name: dict(zip(("top/", "bottom/"), activations.extremes(values, k, keys), strict=True))
-            for name, values in made.items()
-        }
-        tables = [
-            interpretability.summarize(self._margins(extremes, ""), self.temperature).assign(anchor=name)
-            for name, extremes in found.items()
-        ]
+        k, units, seed = self._wanted_extremes, self.profile.interpretability.anchor_units, self.profile.seed
+        planted = self._score_made(interpretability.planted_units(self.embeddings, k, units, seed))
+        random = self._score_made(interpretability.random_units(len(self.stimuli), units, seed))
+        tables = [planted.nlargest(1, "mis").assign(anchor="planted unit"), random.assign(anchor="random")]
         extremes = self.extremes(self.variants[0])
         for layer in networks.conv_layers(self.dense):
             dealt = interpretability.shuffled(self.embeddings, self.profile.seed, layer)
@@ -666,6 +682,12 @@ class Study:
         dealt = self._scores(Variant("shuffled_weights", seed=self.variants[0].seed))
         tables.append(dealt[dealt.alive & (dealt.kind == "conv")].assign(anchor="shuffled weights"))
         return pd.concat(tables, ignore_index=True)
+
+    def _score_made(self, values: np.ndarray) -> pd.DataFrame:
+        """Scores of units with the given activations (stimuli, units), as those of a layer without a name."""
+        keys = activations.tie_keys(self.stimuli.names, self.profile.seed)
+        top, bottom = activations.extremes(values, self._wanted_extremes, keys)
+        return interpretability.summarize(self._margins({"top/": top, "bottom/": bottom}, ""), self.temperature)
 
     def measures(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
         """One row per conv unit of every variant (by default controls and retrained ones of the first seed): other
@@ -692,7 +714,7 @@ class Study:
             network, convs | rectified, self.stimuli.images, self.profile.batch_size, self.device
         )
         extremes, labels, tables = self.extremes(variant), self.stimuli.labels, []
-        ours = np.bincount(labels)[labels] >= 10  # extra stimuli have one image a class: no class mean
+        ours = np.bincount(labels)[labels] >= CLASS_IMAGES  # extra stimuli have one image a class: no class mean
         known = self.stimuli.concepts is not None
         concepts = measures.concept_masks(self.stimuli)[1].any(axis=(2, 3)) if known else None
         for layer, block in zip(convs, rectified, strict=True):
@@ -782,34 +804,39 @@ class Study:
         table.loc[~table.alive, SCORES] = np.nan
         return table.iloc[self.validation_set.logits]
 
-    def dissection(self, only: Iterable[Variant] | None = None, quantile: float = 0.9, n: int = 128) -> pd.DataFrame:
+    def dissection(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
         """Network Dissection of every conv unit of each variant (by default random weights and ``most_pruned``).
 
         Columns: layer, unit, dissection (the largest IoU of its peaks with a known concept, over concepts, 0..1) and
         concept (which one); both are missing for a unit without peaks.
 
-        quantile: a unit's peaks are its activations above it. Each texture of the embedded data is on about an eighth
-        of all pixels, so that the highest tenth of the activations can nearly fill a texture; see ``measures.dissect``.
-        n: at most so many of the stimuli are looked at, equally many of each class.
-        Raises ValueError where no concepts are known.
+        A unit's peaks are its activations above the quantile ``interpretability.dissection_quantile`` of them on at
+        most ``interpretability.dissection_images`` stimuli, equally many of each class. Bau et al. take .995, for
+        concepts that are rare. Each texture of the embedded data is on about an eighth of all pixels, where so few
+        peaks have an IoU of at most .04, the paper's threshold; the highest tenth can nearly fill a texture, and so .9
+        is the profiles' default; see ``measures.dissect``. Raises ValueError where no concepts are known.
         """
         chosen = [Variant("random_init", seed=self.variants[0].seed), *self.most_pruned] if only is None else only
-        tables = [self._dissected(variant, quantile, n).assign(variant=str(variant), **asdict(variant))
+        tables = [self._dissected(variant).assign(variant=str(variant), **asdict(variant))
                   for variant in self._each(chosen, "dissection")]  # fmt: skip
         return pd.concat(tables, ignore_index=True)
 
-    def _dissected(self, variant: Variant, quantile: float, n: int) -> pd.DataFrame:
-        key = self._key("dissection", network=self.network_key(variant), stimuli=self.stimuli_key, quantile=quantile,
-                        n=n, seed=self.profile.seed)  # fmt: skip
-        return self.store.table("dissection", str(variant), key, lambda: self._dissect(variant, quantile, n))
+    def _dissected(self, variant: Variant) -> pd.DataFrame:
+        wanted = self.profile.interpretability
+        key = self._key("dissection", network=self.network_key(variant), stimuli=self.stimuli_key,
+                        quantile=wanted.dissection_quantile, n=wanted.dissection_images,
+                        seed=self.profile.seed)  # fmt: skip
+        return self.store.table("dissection", str(variant), key, lambda: self._dissect(variant))
 
-    def _dissect(self, variant: Variant, quantile: float, n: int) -> pd.DataFrame:
-        seen = datasets.sample(self.stimuli, min(n, len(self.stimuli)), self.profile.seed)
+    def _dissect(self, variant: Variant) -> pd.DataFrame:
+        wanted = self.profile.interpretability
+        seen = datasets.sample(self.stimuli, min(wanted.dissection_images, len(self.stimuli)), self.profile.seed)
         concepts, masks = measures.concept_masks(seen)
         network = self.network(variant).to(self.device)
         found = measures.dissect(
-            network, networks.conv_layers(network), seen.images, masks, self.profile.batch_size, self.device, quantile
-        )
+            network, networks.conv_layers(network), seen.images, masks, self.profile.batch_size, self.device,
+            wanted.dissection_quantile,
+        )  # fmt: skip
         tables = []
         for layer, overlap in found.items():
             best = np.array(concepts, dtype=object)[np.nan_to_num(overlap).argmax(axis=1)]
@@ -840,11 +867,17 @@ class Study:
         ).reset_index()
 
     def class_scores(self, units: pd.DataFrame) -> pd.DataFrame:
-        """One row per variant and class: its accuracy, and MIS and alive of the fc unit that stands for it."""
+        """One row per variant and class: its accuracy, and MIS and alive of the fc unit that stands for it.
+
+        own_class_most: the largest possible share of the unit's N (K + 1) top stimuli that are of its class, 0..1.
+        """
+        of_class = self.stimuli.logits[self.stimuli.labels]
         fc = units.loc[units.kind == "fc", ["variant", "unit", "mis", "alive"]]
         by_variant = {str(variant): variant for variant in self.variants}
         classes = [self.class_accuracy(by_variant[name]).assign(variant=name) for name in units.variant.unique()]
-        return pd.concat(classes).merge(fc, left_on=["variant", "logit"], right_on=["variant", "unit"])
+        scores = pd.concat(classes).merge(fc, left_on=["variant", "logit"], right_on=["variant", "unit"])
+        most = {logit: min(1.0, (of_class == logit).sum() / self._wanted_extremes) for logit in scores.logit.unique()}
+        return scores.assign(own_class_most=scores.logit.map(most))
 
     # ----------------------------------------------------------------------------------------- visualisations
 
@@ -919,7 +952,8 @@ class Study:
 
         def compute() -> Arrays:
             network = self.dense.to(self.device)
-            images = datasets.sample(self.stimuli, min(512, len(self.stimuli)), self.profile.seed).images
+            n = min(SPECTRUM_IMAGES, len(self.stimuli))
+            images = datasets.sample(self.stimuli, n, self.profile.seed).images
             spectrum = visualization.natural_spectrum(images, self.profile.visualization.size)
             ways = {"exciting": {}, "inhibiting": {"sign": -1}, "natural": {"spectrum": spectrum}}
             return {
@@ -935,13 +969,13 @@ class Study:
         named = [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
         return [unit for unit, alive in zip(named, self._alive(self.variants[0], named), strict=True) if alive]
 
-    def diverse(self, starts: int = 4) -> Arrays:
+    def diverse(self) -> Arrays:
         """The profile's units in the dense network, from several starts, as they come and pushed apart.
 
         The fields of ``visualization.Visualization`` of the `diverse_units` as "alone/..." and "diverse/...".
         """
         wanted, units = self.profile.visualization, self.diverse_units()
-        weights = {"alone": 0.0, "diverse": wanted.diversity}
+        starts, weights = wanted.diverse_starts, {"alone": 0.0, "diverse": wanted.diversity}
 
         def compute() -> Arrays:
             network = self.dense.to(self.device)
@@ -964,7 +998,7 @@ class Study:
 
         alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0 is the
         unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures' embeddings:
-        like_top, like_bottom and like_random with the 9 most and least activating stimuli and 9 random ones,
+        like_top, like_bottom and like_random with the K most and least activating stimuli and K random ones,
         consistency among the pictures of one unit, like_dense with the dense network's pictures of the unit, both from
         different starts.
         picture_mis, picture_two_afc_accuracy, picture_margin: of tasks whose explanations are the pictures.
@@ -977,8 +1011,8 @@ class Study:
     def _visual_quality(self, units: list[tuple[str, int]]) -> pd.DataFrame:
         drawn = {variant: self.visualize(variant) for variant in self.visualized_variants()}
         stimuli, exciting, inhibiting = self._embed_pictures(drawn)
-        random = np.random.default_rng(self.profile.seed).choice(len(stimuli), 9, replace=False)
         measure, dense, tables = self.profile.interpretability, self.variants[0], []
+        random = np.random.default_rng(self.profile.seed).choice(len(stimuli), measure.explanations, replace=False)
         for variant, arrays in drawn.items():
             top, bottom = (arrays[f"natural/{side}"] for side in ("top", "bottom"))
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -992,7 +1026,7 @@ class Study:
             scores = interpretability.summarize(margins, self.temperature)
             columns = {
                 "reached": reached,
-                **{f"like_{side}": measures.alikeness(exciting[variant], stimuli[images[:, :9]])
+                **{f"like_{side}": measures.alikeness(exciting[variant], stimuli[images[:, : measure.explanations]])
                    for side, images in sides.items()},
                 "like_random": measures.alikeness(exciting[variant], np.stack([stimuli[random]] * len(units))),
                 "consistency": measures.consistency(exciting[variant]),

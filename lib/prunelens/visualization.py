@@ -385,7 +385,11 @@ class _RedirectedReLU(torch.autograd.Function):
 @contextmanager
 def _redirected_relu() -> Iterator[None]:
     """Inside, all ReLUs, functional or modules, pass their gradients on as `_RedirectedReLU`."""
-    with mock.patch.object(F, "relu", lambda x, inplace=False: _RedirectedReLU.apply(x)):
+
+    def relu(x: Tensor, inplace: bool = False) -> Tensor:
+        return _RedirectedReLU.apply(x)
+
+    with mock.patch.object(F, "relu", relu), mock.patch.object(torch, "relu", relu):
         yield
 
 

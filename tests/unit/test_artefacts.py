@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prunelens.artefacts import Store, fingerprint
+from prunelens.artefacts import Store, _dirty, fingerprint
 
 
 class Counted:
@@ -76,6 +77,28 @@ def test_note_says_how_it_came_to_be(store: Store) -> None:
     note = json.loads(Path(f"{store.file('stage', 'slug', {'seed': 3}, '.parquet')}.json").read_text())
     assert note["parameters"] == {"seed": 3}
     assert note["versions"].keys() >= {"torch", "python"} and len(note["library_sha256"]) == 64
+
+
+def test_only_files_that_results_follow_from_make_a_commit_dirty(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    files = ["lib/p/a.py", "notebooks/profiles/q.yaml", "pyproject.toml", "requirements.lock", "data/w.safetensors"]
+    others = ["figures/q/1.png", "figures/q/notebooks/00.ipynb", "README.md", "data/README.md"]
+    for name in files + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as committed")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    for name in others:
+        (tmp_path / name).write_text("rewritten")
+    assert not _dirty(tmp_path)
+    for name in files:
+        (tmp_path / name).write_text("changed")
+        assert _dirty(tmp_path), name
+        (tmp_path / name).write_text("as committed")
+    assert not _dirty(tmp_path)
 
 
 def test_failing_computation_leaves_nothing(store: Store) -> None:

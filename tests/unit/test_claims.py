@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from prunelens import claims
+from prunelens import claims, statistics
 from prunelens.statistics import networks_needed, within_group_correlation
 
 N = 1000  # validation images: a Top-1 difference of .1 is decided, one of .01 is not
@@ -51,6 +51,16 @@ def accuracy(changes: dict[Configuration, list[float]] | None = None, n: int = N
     )
 
 
+def epochs(accuracies: pd.DataFrame, rises: dict[tuple[str, float], float] | None = None) -> pd.DataFrame:
+    """Two epochs of every retrained network of a table of accuracies; the last one raises Top-1 by `rises`."""
+    last = accuracies[accuracies.schedule == "one_shot"].assign(epoch=2)
+    before = last.assign(epoch=1, top1=[
+        top1 - (rises or {}).get((method, rate), 0.0)
+        for method, rate, top1 in zip(last.method, last.rate, last.top1, strict=True)
+    ])  # fmt: skip
+    return pd.concat([last, before], ignore_index=True)
+
+
 def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float | pd.Series = 0.7) -> pd.DataFrame:
     return table[["variant", "method", "rate", "schedule", "seed"]].assign(mis_conv=mis_conv, mis_fc=mis_fc)
 
@@ -58,6 +68,7 @@ def means(table: pd.DataFrame, mis_conv: float | pd.Series = 0.8, mis_fc: float 
 def by_class(top1: np.ndarray, mis: np.ndarray, **columns: object) -> pd.DataFrame:
     names = [f"class {i}" for i in range(len(top1))]
     network = {"variant": "a", "method": "dense", "schedule": "none", "rate": 0.0, "alive": True}
+    network["own_class_most"] = 0.4
     return pd.DataFrame({"class_name": names, "logit": range(len(names)), "top1": top1, "mis": mis}).assign(
         **{**network, **columns}
     )
@@ -71,14 +82,31 @@ def unrelated(n: int) -> pd.DataFrame:
 def judge(
     claim: str,
     accuracies: pd.DataFrame | None = None,
-    units: pd.DataFrame | None = None,
+    networks: pd.DataFrame | None = None,
     classes: pd.DataFrame | None = None,
+    units: pd.DataFrame | None = None,
+    rises: dict[tuple[str, float], float] | None = None,
 ) -> pd.Series:
     """The row of one claim; tables that do not matter to it are GRID's."""
     accuracies = accuracy() if accuracies is None else accuracies
-    units = means(accuracies) if units is None else units
-    table = claims.verdicts(accuracies, units, unrelated(CLASSES) if classes is None else classes)
-    return table.set_index("claim").loc[claim]
+    networks = means(accuracies) if networks is None else networks
+    units = single_units() if units is None else units
+    classes = unrelated(CLASSES) if classes is None else classes
+    return verdicts(accuracies, networks, classes, units, rises).set_index("claim").loc[claim]
+
+
+def verdicts(
+    accuracies: pd.DataFrame,
+    networks: pd.DataFrame,
+    classes: pd.DataFrame,
+    units: pd.DataFrame,
+    rises: dict[tuple[str, float], float] | None = None,
+) -> pd.DataFrame:
+    return claims.verdicts(accuracies, epochs(accuracies, rises), units, networks, classes)
+
+
+def whole() -> pd.DataFrame:
+    return verdicts(accuracy(), means(accuracy()), unrelated(CLASSES), single_units())
 
 
 def questions(
@@ -111,7 +139,7 @@ def students(values: list[float]) -> tuple[float, float, float]:
 
 
 def test_one_row_per_claim_in_the_papers_order() -> None:
-    table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
+    table = whole()
     assert list(table.claim) == ["C1a", "C1b", "C2", "C3", "C4", "C5", "C6a", "C6b"]
     assert list(table.columns) == ["claim", "statement", "paper", "ours", "verdict", "why", "where"]
     assert set(table.verdict) <= {"holds", "does not hold", "cannot be told", "not tested"}
@@ -121,13 +149,13 @@ def test_one_row_per_claim_in_the_papers_order() -> None:
 def test_every_figure_named_is_drawn_by_a_notebook() -> None:
     notebooks = Path(__file__).parents[2] / "notebooks"
     text = "".join(path.read_text() for path in notebooks.glob("*.ipynb"))
-    table = pd.concat([claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES)), questions()])
+    table = pd.concat([whole(), questions()])
     for where in table["where"][table["where"] != "-"]:
         assert f'\\"{where}\\"' in text
 
 
 def test_summary_is_one_line_per_claim_with_its_verdict() -> None:
-    table = claims.verdicts(accuracy(), means(accuracy()), unrelated(CLASSES))
+    table = whole()
     lines = list(claims.summary(table))
     assert len(lines) == len(table)
     for line, row in zip(lines, table.itertuples(), strict=True):
@@ -277,7 +305,37 @@ def test_c2_without_a_single_pruned_network_is_not_tested() -> None:
     assert judge("C2", accuracy({key: [] for key in GRID if key[1] > 0})).verdict == "not tested"
 
 
+# ------------------------------------------------------------------------------------- retraining that has not settled
+
+
+@pytest.mark.parametrize("risen", [("connection_l1", 0.8), ("dense_retrained", 0.0)])
+def test_c1_cannot_be_told_of_networks_that_the_last_epoch_still_raised(risen: tuple[str, float]) -> None:
+    lost = accuracy({("connection_l1", 0.8, "one_shot"): [0.5]})
+    assert judge("C1a", lost, rises={risen: 0.009}).verdict == "does not hold"
+    row = judge("C1a", lost, rises={risen: 0.05})
+    assert row.verdict == "cannot be told" and row.ours == judge("C1a", lost).ours
+    name = "connection_l1 at 0.8" if risen[1] else "dense_retrained"
+    assert row.why.endswith(f"is below 0, and retraining has not settled: its last epoch brought {name} +0.050")
+    assert judge("C1a", lost, rises={("structured_l1", 0.8): 0.05}).verdict == "does not hold"
+
+
+def test_c2_cannot_be_told_where_the_pair_that_decides_has_not_settled() -> None:
+    assert judge("C2", rises={("connection_l1", 0.8): 0.05}).verdict == "cannot be told"
+    reversed_ = accuracy({("connection_l1", 0.8, "one_shot"): [0.70]})
+    assert judge("C2", reversed_, rises={("structured_l1", 0.8): 0.05}).verdict == "does not hold"
+    row = judge("C2", reversed_, rises={("connection_l1", 0.8): 0.05})
+    assert row.verdict == "cannot be told" and "brought connection_l1 at 0.8 +0.050" in row.why
+
+
 # ---------------------------------------------------------------------------------------------------------- C3
+
+
+def test_networks_at_chance_are_not_compared() -> None:
+    lost = {("structured_l1", 0.8, schedule): [0.1] for schedule in ("one_shot", "iterative")}
+    assert judge("C3", accuracy(lost)).verdict == "not tested"
+    assert questions(accuracy(lost)).iloc[1].verdict == "not tested"
+    one = {("structured_l1", 0.8, "one_shot"): [0.1]}
+    assert judge("C3", accuracy(one)).verdict == "holds"
 
 
 @pytest.mark.parametrize(
@@ -312,6 +370,21 @@ def test_c3_with_several_seeds_counts_a_network_once() -> None:
     assert row.verdict == "holds"
 
 
+def test_the_iterative_advantage_compares_networks_of_the_same_epochs() -> None:
+    short = {("structured_l1", 0.8, "one_shot"): [0.5, 0.6], ("structured_l1", 0.8, "iterative"): [0.4, 0.7]}
+    long = {("structured_l1", 0.8, "one_shot"): [0.6, 0.6], ("structured_l1", 0.8, "iterative"): [0.69, 0.71]}
+    table = pd.concat([accuracy(long).assign(epochs=8), accuracy(short).assign(epochs=2)])
+    found = claims.iterative_advantage(table)
+    assert found[["method", "rate", "epochs"]].to_numpy().tolist() == [
+        ["structured_l1", 0.8, 8],
+        ["structured_l1", 0.8, 2],
+    ]
+    for row, seeds in zip(found.itertuples(), ([0.09, 0.11], [-0.1, 0.1]), strict=True):
+        assert row.seeds == pytest.approx(seeds)
+        assert (row.mean, row.low, row.high) == pytest.approx(students(seeds))
+    assert claims.iterative_advantage(table[table.schedule != "iterative"]).empty
+
+
 # ---------------------------------------------------------------------------------------------------------- C4
 
 
@@ -333,7 +406,7 @@ def by_rate(slope: float, methods: int = 12, rates: tuple[float, ...] = (0.2, 0.
     ],
 )
 def test_c4(units: pd.DataFrame, verdict: str) -> None:
-    row = judge("C4", units=with_others(units))
+    row = judge("C4", networks=with_others(units))
     assert row.verdict == verdict
     r = within_group_correlation(units, "rate", "mis_conv", "method")
     assert row.ours == f"r = {r.r:.2f} ({r.low:.2f} to {r.high:.2f}) within methods, n = {len(units)}"
@@ -362,7 +435,7 @@ def test_c4_looks_within_methods() -> None:
     high = high.assign(method="other " + high.method, mis_conv=high.mis_conv + 1)
     both = pd.concat([low, high], ignore_index=True)
     assert both[["rate", "mis_conv"]].corr().iloc[0, 1] > 0.5
-    assert judge("C4", units=both).verdict == "holds"
+    assert judge("C4", networks=both).verdict == "holds"
 
 
 def test_c4_counts_the_seeds_of_one_configuration_once() -> None:
@@ -370,7 +443,7 @@ def test_c4_counts_the_seeds_of_one_configuration_once() -> None:
     seeds = pd.concat(
         [units.assign(seed=seed, mis_conv=units.mis_conv + shift) for seed, shift in enumerate([0, 0.1, -0.1])]
     )
-    assert judge("C4", units=seeds).ours == judge("C4", units=units).ours
+    assert judge("C4", networks=seeds).ours == judge("C4", networks=units).ours
 
 
 def test_c4_has_to_be_there_without_networks_at_chance() -> None:
@@ -379,7 +452,7 @@ def test_c4_has_to_be_there_without_networks_at_chance() -> None:
     scores = accuracy(
         {(row.method, row.rate, "one_shot"): [0.1 if row.rate == 0.8 else 0.6] for row in units.itertuples()}
     )
-    row = judge("C4", accuracies=scores, units=units)
+    row = judge("C4", accuracies=scores, networks=units)
     assert row.verdict == "cannot be told"
     assert row.ours.startswith("r = -0.7") and "; without networks at chance r = 0.00 (" in row.ours
     assert row.ours.endswith(f"n = {36}")
@@ -398,8 +471,8 @@ def test_c4_keeps_the_schedules_of_one_method_apart() -> None:
 
 
 def test_c4_without_two_rates_of_one_method_is_not_tested() -> None:
-    assert judge("C4", units=with_others(by_rate(0)[:0])).verdict == "not tested"
-    row = judge("C4", units=means(accuracy())[:3])
+    assert judge("C4", networks=with_others(by_rate(0)[:0])).verdict == "not tested"
+    row = judge("C4", networks=means(accuracy())[:3])
     assert (row.verdict, row.ours, row.why) == ("not tested", "-", claims.NOTHING)
 
 
@@ -433,7 +506,7 @@ def test_c5_is_the_share_of_the_way_from_random_to_dense(
     assert row.verdict == verdict
     assert row.ours == f"{mean:.0%} ({low:.0%} to {high:.0%}) of the way from random to dense"
     place = {"holds": "above", "does not hold": "below"}.get(verdict, "on both sides of")
-    assert row.why == f"interval over 3 configurations is {place} half of the way"
+    assert row.why == f"interval over 3 configurations and 1 random network is {place} half of the way"
 
 
 def test_c5_counts_the_seeds_of_one_configuration_once() -> None:
@@ -453,7 +526,21 @@ def test_c5_is_about_pruned_networks_whose_interval_reaches_chance() -> None:
 
 def test_c5_with_one_network_has_no_interval() -> None:
     row = judge("C5", *broken(0.79))
-    assert row.verdict == "cannot be told" and row.why == "no interval from 1 configuration"
+    assert row.verdict == "cannot be told" and row.why == "no interval from 1 configuration and 1 random network"
+
+
+def test_c5_knows_the_random_networks_no_better_than_their_number_lets_it() -> None:
+    table, networks = broken(0.79, 0.78, 0.77)
+    random = networks[networks.method == "random_init"]
+    for mis, verdict in (((0.59, 0.60, 0.61), "holds"), ((0.2, 0.60, 1.0), "cannot be told")):
+        drawn = [random.assign(variant=f"random {seed}", seed=seed, mis_conv=one) for seed, one in enumerate(mis)]
+        several = pd.concat([networks[networks.method != "random_init"], *drawn])
+        scores = pd.concat(
+            [table, *(table[table.method == "random_init"].assign(variant=f"random {i}") for i in (0, 1, 2))]
+        )
+        row = judge("C5", scores, several)
+        assert row.verdict == verdict and "3 random networks" in row.why
+        assert row.ours.startswith("90% (")
 
 
 @pytest.mark.parametrize("dense", [0.5, 0.6])
@@ -468,36 +555,44 @@ def test_c5_cannot_be_told_where_the_dense_network_is_no_better_than_the_random_
 # --------------------------------------------------------------------------------------------------------- C6a
 
 
+def outputs(*mis: float, conv: float = 0.8) -> pd.DataFrame:
+    """The units of GRID's networks, all convs of one MIS, and one output unit per class of the given MIS, in turn."""
+    units = single_units()
+    fc = units.kind == "fc"
+    units["mis"] = np.where(fc, np.resize(mis, CLASSES + 1)[units.unit % (CLASSES + 1)], conv)
+    return units.assign(alive=True)
+
+
+TRAINED = len([key for key in GRID if key[0] != "random_init"])
+
+
 @pytest.mark.parametrize(
-    ("gap", "verdict"), [(0.1, "holds"), (-0.1, "does not hold"), (0.0, "cannot be told"), (math.nan, "not tested")]
+    ("mis", "verdict", "lower"),
+    [([0.69, 0.71], "holds", TRAINED), ([0.89, 0.91], "does not hold", 0), ([0.1, 1.49], "cannot be told", TRAINED)],
 )
-def test_c6a_over_all_trained_networks(gap: float, verdict: str) -> None:
-    table = accuracy()
-    wiggle = 0.01 * (-1.0) ** pd.Series(range(len(table)))
-    units = means(table, 0.8, 0.8 - gap + wiggle)
-    units.loc[units.method == "random_init", "mis_fc"] = -100.0  # would hide everything else
-    trained = units[units.method != "random_init"]
+def test_c6a_is_over_classes_however_many_networks_there_are(mis: list[float], verdict: str, lower: int) -> None:
+    units = outputs(*mis)
+    units.loc[units.method == "random_init", "mis"] = -100.0  # would hide everything else
     row = judge("C6a", units=units)
     assert row.verdict == verdict
-    if gap == gap:
-        gaps = trained.mis_conv - trained.mis_fc
-        expected = students(list(gaps))
-        assert row.ours == f"conv - fc = {shown(*expected)}"
-        assert f"over {len(GRID) - 1} configurations" in row.why
-        assert row.why.endswith(f"; lower in {int((gaps > 0).sum())}")
+    gaps = 0.8 - np.resize(mis, CLASSES)
+    assert row.ours == f"conv - fc = {shown(*students(list(gaps)))}"
+    assert f"over {CLASSES} classes, means of {TRAINED} configurations of one dense network" in row.why
+    assert f"; at most 40% of an output unit's extreme images can be of its class; lower in {lower} of them" in row.why
+    again = units.assign(seed=1, variant=units.variant + " again")
+    twice = pd.concat([units, again])  # the same networks again are no more classes
+    assert judge("C6a", units=twice).ours == row.ours
+    everything = students(list(0.8 - np.resize(mis, CLASSES + 1)))
+    assert row.why.endswith(f"; over all {CLASSES + 1} outputs {shown(*everything)}")
 
 
-def test_c6a_leaves_out_networks_whose_output_units_are_all_dead() -> None:
-    units = means(accuracy(), 0.8, 0.7 + 0.01 * (-1.0) ** pd.Series(range(len(GRID))))
-    units.loc[units.method == "connection_l1", "mis_fc"] = math.nan
-    row = judge("C6a", units=units)
-    assert f"over {len(GRID) - 3} configurations" in row.why and row.verdict == "holds"
-
-
-def test_c6a_counts_the_seeds_of_one_configuration_once() -> None:
-    units = means(accuracy(), 0.8, 0.7 + 0.01 * (-1.0) ** pd.Series(range(len(GRID))))
-    seeds = pd.concat([units.assign(seed=seed, mis_fc=units.mis_fc + shift) for seed, shift in enumerate([0.1, -0.1])])
-    assert judge("C6a", units=seeds).ours == judge("C6a", units=units).ours
+def test_c6a_leaves_out_dead_units_and_networks_at_chance() -> None:
+    units = outputs(0.69, 0.71)
+    units.loc[(units.kind == "fc") & (units.method == "structured_l1"), "alive"] = False
+    assert f"means of {TRAINED - 3} configurations" in judge("C6a", units=units).why
+    low = accuracy({("structured_l1", 0.8, "one_shot"): [0.1]})
+    assert f"means of {TRAINED - 1} configurations" in judge("C6a", low, units=outputs(0.69, 0.71)).why
+    assert judge("C6a", units=units[units.kind == "conv"]).verdict == "not tested"
 
 
 # --------------------------------------------------------------------------------------------------------- C6b
@@ -576,9 +671,9 @@ def test_the_reason_counts_the_seeds_that_both_have() -> None:
 
 
 def test_an_absent_correlation_is_shown_or_refuted_or_asks_for_more_networks() -> None:
-    assert judge("C4", units=by_rate(0)).why.startswith("|r| < 0.3 is shown (p = ")
-    assert judge("C4", units=by_rate(0.2)).why == "r differs from 0 (Fisher's z over 48 configurations)"
-    few = judge("C4", units=by_rate(0, methods=5)).why
+    assert judge("C4", networks=by_rate(0)).why.startswith("|r| < 0.3 is shown (p = ")
+    assert judge("C4", networks=by_rate(0.2)).why == "r differs from 0 (Fisher's z over 48 configurations)"
+    few = judge("C4", networks=by_rate(0, methods=5)).why
     assert few == f"20 configurations decide nothing: to see r = 0.3 takes {networks_needed(0.3, groups=5)}"
     assert judge("C6b", classes=unrelated(8)).why == "8 classes decide nothing: to see r = 0.3 takes 85"
 
@@ -696,11 +791,41 @@ def test_unit_trends_of_seeds_are_over_the_same_units() -> None:
 def test_unit_trends_of_nothing_is_an_empty_table_and_stands_beside_c4() -> None:
     empty = claims.unit_trends(single_units().query("rate == 0"))
     assert len(empty) == 0 and "slope" in empty
-    trends = pd.DataFrame({"low": [0.1, -0.1, -0.3, 0.2], "high": [0.2, 0.1, -0.2, 0.3]})
-    with_trends = claims.verdicts(accuracy(), by_rate(0), unrelated(CLASSES), trends).set_index("claim").why["C4"]
-    assert with_trends.endswith("; same units: up in 2, down in 1 of 4 series (intervals over units)")
-    without = claims.verdicts(accuracy(), by_rate(0), unrelated(CLASSES), empty).set_index("claim").why["C4"]
-    assert without == judge("C4", units=by_rate(0)).why
+    assert empty.columns.tolist() == claims.unit_trends(single_units()).columns.tolist()
+
+
+def slopes(**by_method: tuple[float, float, float]) -> pd.DataFrame:
+    """The units of GRID's networks, with the slope of MIS against the rate of each method and seed."""
+    units = single_units(seeds=3)
+    nothing = dict.fromkeys(METHODS, (-0.01, 0.0, 0.01))
+    for method, of_seeds in (nothing | by_method).items():
+        moved = (units.method == method) & (units.kind == "conv")
+        units.loc[moved, "mis"] += np.array(of_seeds)[units.seed[moved]] * units.rate[moved]
+    return units
+
+
+def test_c4_fails_by_methods_whose_trends_cancel_out() -> None:
+    units = slopes(connection_l1=(-0.050, -0.049, -0.051), unstructured_global=(0.050, 0.049, 0.051))
+    networks = by_rate(0)
+    assert judge("C4", networks=networks, units=slopes()).verdict == "holds"
+    row = judge("C4", networks=networks, units=units)
+    assert row.verdict == "does not hold" and row.ours == judge("C4", networks=networks).ours
+    assert row.why.endswith(
+        f"over 3 methods above chance): connection_l1 {shown(*students([-0.050, -0.049, -0.051]))}, "
+        f"unstructured_global {shown(*students([0.050, 0.049, 0.051]))}"
+    )
+
+
+def test_c4_corrects_the_slopes_of_methods_for_their_number() -> None:
+    once = (0.02, 0.025, 0.04)  # p is .04, not below .05 / 3
+    assert 0.05 / 3 < statistics.mean_p(once) < 0.05
+    assert judge("C4", networks=by_rate(0), units=slopes(connection_l1=once)).verdict == "holds"
+
+
+def test_c4_asks_no_slope_of_networks_at_chance() -> None:
+    units = slopes(connection_l1=(-0.050, -0.049, -0.051))
+    lost = accuracy({("connection_l1", 0.8, "one_shot"): [0.1] * 3})
+    assert judge("C4", lost, by_rate(0), units=units).verdict == "holds"
 
 
 # --------------------------------------------------------------------------------------------------- open questions
@@ -768,18 +893,20 @@ def test_q3_compares_the_classes_outputs_with_the_last_block(low: float, verdict
     last = (units.kind == "conv") & units.layer.str.startswith("inception5b")
     units.loc[(units.kind == "conv") & ~last, "mis"] = -9.0
     units.loc[last, "mis"] = 0.5 + 0.02 * (-1.0) ** (units.method == "connection_l1")[last]
+    units.loc[(units.kind == "fc") & (units.unit < CLASSES), "mis"] += 0.05 * (-1.0) ** units.unit
     units.loc[units.method == "random_init", "mis"] = -9.0
     row = questions(units=units).iloc[2]
     assert row.verdict == verdict and row.statement.endswith("the convs of inception5b")
-    gaps = [
-        0.5 + 0.02 * (1 if method != "connection_l1" else -1) - low for method, *_ in GRID if method != "random_init"
+    of_networks = [
+        0.5 + 0.02 * (1 if method != "connection_l1" else -1) for method, *_ in GRID if method != "random_init"
     ]
-    assert row.ours == f"inception5b - fc = {shown(*students(gaps))}"
+    gaps = np.mean(of_networks) - low - 0.05 * (-1.0) ** np.arange(CLASSES)
+    assert row.ours == f"inception5b - fc = {shown(*students(list(gaps)))}"
     twice = pd.concat(
         [units, units.assign(seed=1, mis=units.mis)]
     )  # the same networks again are no more configurations
     assert questions(units=twice).iloc[2].ours == row.ours
-    assert f"over {len(gaps)} configurations" in row.why
+    assert f"over {CLASSES} classes" in row.why
 
 
 def test_by_profile_sets_the_verdicts_of_profiles_side_by_side():

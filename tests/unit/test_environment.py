@@ -10,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = {"dreamsim", "cluster"}  # extras of pyproject.toml that are neither locked nor in environment.yml
+OPTIONAL = {"dreamsim"}  # extras of pyproject.toml that are neither locked nor in environment.yml
 
 
 def pins(lines: list[str]) -> dict[str, str]:

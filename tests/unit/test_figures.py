@@ -1,6 +1,7 @@
 """What the plots draw is what the tables say; what is saved is complete and repeatable."""
 
 import json
+from itertools import combinations
 
 import matplotlib
 import numpy as np
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from prunelens import figures, galleries
 from prunelens.figures import LOOKS, METHOD_COLORS
@@ -95,6 +97,15 @@ def net_gains() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "schedule", "rate", "net_gain", "low", "high", "seeds"])
 
 
+def advantages() -> pd.DataFrame:
+    rows = [
+        (method, 0.8, epochs, mean, mean - 0.02, mean + 0.02, [mean - 0.01, mean + 0.01])
+        for method, at in (("structured_l1", 0.01), ("connection_l1", -0.03))
+        for epochs, mean in ((8, at), (2, at - 0.1))
+    ]
+    return pd.DataFrame(rows, columns=["method", "rate", "epochs", "mean", "low", "high", "seeds"])
+
+
 def scans() -> pd.DataFrame:
     """Two scans of two layers at two rates; the second scan lacks a row."""
     rows = [
@@ -157,6 +168,10 @@ def class_table() -> pd.DataFrame:
     return pd.concat([pruned, table.assign(method="dense", rate=0.0, schedule="none")], ignore_index=True)
 
 
+def many_methods() -> pd.DataFrame:
+    return pd.concat([class_table().query("method == 'dense'").assign(method=method) for method in list(LOOKS)[:6]])
+
+
 def followed() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Three units of a control and of a method at two rates, with a summary that is not quite theirs."""
     networks = [("dense_retrained", "dense", 0.0), ("dense_retrained", "again", 0.0)]
@@ -176,31 +191,61 @@ def two_networks() -> pd.DataFrame:
     return pd.concat([ours, ours.assign(network="theirs", mis=0.9 - ours.mis / 5, low=0.7, high=0.95)])
 
 
+def drawn_anew(table: pd.DataFrame, **other: str) -> pd.DataFrame:
+    """The table of the same methods, or of `other` ones, with weights drawn anew: the longest labels there are."""
+    methods = {name: f"{other.get(name, name)}_reinitialised" for name in ("structured_l1", "connection_l1")}
+    return table.replace({"method": methods})
+
+
+def qualities() -> pd.DataFrame:
+    """Two units in the dense network, in a pruned one, and in one where the second is dead."""
+    rows = [
+        ("dense", 0.0, 0, 0.8, 0.8), ("dense", 0.0, 1, 0.9, 0.9),
+        ("connection_l1", 0.4, 0, 0.5, 0.8), ("connection_l1", 0.4, 1, 0.7, 0.9),
+        ("connection_l1", 0.8, 0, 0.4, 0.8), ("connection_l1", 0.8, 1, np.nan, np.nan),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "rate", "unit", "like_dense", "dense_consistency"])
+
+
+ANCHORS = {"planted unit": 0.9, "random": 0.5, "shuffled images": 0.501, "shuffled weights": 0.53}
+LONG_PANELS = {"rate": "nominal rate", "sparsity": "sparsity that all convs really have", "top1": "Top-1"}
+
+
 def all_plots() -> dict:
     mask = np.random.default_rng(0).random((6, 5, 3, 3)) > 0.5
+    three = pd.concat([correlations(), correlations().query("panel == 'rate'").assign(panel="top1")])
     return {
         "accuracy": lambda: figures.accuracy_by_rate(accuracies(), chance=0.1),
         "sparsity as x": lambda: figures.accuracy_by_rate(accuracies(1), x="conv_sparsity"),
         "measure by rate": lambda: figures.measure_by_rate(units(), "mis"),
-        "measure by accuracy": lambda: figures.measure_by_accuracy(units(), "mis"),
+        "measure by rate, anchors": lambda: figures.measure_by_rate(units(), "mis", anchors=ANCHORS),
+        "measure by accuracy": lambda: figures.measure_by_accuracy(units(), "mis", ANCHORS),
         "distribution": lambda: figures.distribution_by_network(units()),
         "curves": lambda: figures.learning_curves(courses()),
         "sparsity": lambda: figures.sparsity_bars(sparsities()),
         "masks": lambda: figures.mask_picture({"structured_l1": mask, "connection_l1": ~mask}),
+        "masks of long names": lambda: figures.mask_picture(dict.fromkeys(list(LOOKS)[3:8], mask)),
         "sensitivity": lambda: figures.sensitivity_maps(scans()),
         "compute": lambda: figures.pareto(courses_of_compute()),
+        "compute of long names": lambda: figures.pareto(
+            drawn_anew(courses_of_compute(), structured_l1="unstructured_sensitivity")
+        ),
+        "quality": lambda: figures.quality_by_rate(qualities(), {"a\n(grey: b)": ("like_dense", "dense_consistency")}),
         "speed": lambda: figures.speedups(speeds()),
         "forest": lambda: figures.forest(correlations()),
+        "forest of long names": lambda: figures.forest(three.replace({"panel": LONG_PANELS})),
         "forest of one panel": lambda: figures.forest(correlations().query("panel == 'rate'")),
         "slopes": lambda: figures.slopes(trends(), "MIS per unit of rate"),
-        "layers": lambda: figures.layer_profile(layers(), "mis"),
+        "layers": lambda: figures.layer_profile(layers(), "mis", ANCHORS),
         "gains": lambda: figures.gains(net_gains()),
-        "classes": lambda: figures.class_scatter(class_table()),
+        "advantage": lambda: figures.advantage_by_epochs(advantages()),
+        "classes": lambda: figures.class_scatter(class_table(), ANCHORS),
+        "classes of many methods": lambda: figures.class_scatter(many_methods()),
         "confusion": lambda: figures.confusion(np.eye(3), ["a", "b", "c"]),
         "units": lambda: galleries.unit_rows(cells(), ["conv1 3"], ["dense", "structured"]),
         "units of long names": lambda: galleries.unit_rows(cells(), ["conv1\n3"], ["dense\nTop-1 9 %", "a\nb\nc"]),
-        "same units": lambda: figures.same_units(*followed()),
-        "layers of networks": lambda: figures.layers_of_networks(two_networks()),
+        "same units": lambda: figures.same_units(*followed(), ANCHORS),
+        "layers of networks": lambda: figures.layers_of_networks(two_networks(), anchors=ANCHORS),
     }
 
 
@@ -214,7 +259,30 @@ def test_nothing_leaves_the_figure_and_no_legend_covers_data(name):
         inside = axis.get_tightbbox(renderer)
         assert page.x0 <= inside.x0 and inside.x1 <= page.x1 and page.y0 <= inside.y0 and inside.y1 <= page.y1
         assert not any(legend.get_window_extent(renderer).overlaps(axis.bbox) for legend in figure.legends)
+    legends = [legend.get_window_extent(renderer) for legend in figure.legends]
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in legends)
+    titles = [text for axis in figure.axes for text in axis.findobj(Text) if text.get_text() == axis.get_title("left")]
+    assert apart([text for text in titles if text.get_text()])
     assert figure.get_figwidth() <= figures.WIDTH
+
+
+def apart(texts: list[Text]) -> bool:
+    """Whether no text of a drawn figure lies on another."""
+    return not any(a.get_window_extent().overlaps(b.get_window_extent()) for a, b in combinations(texts, 2))
+
+
+@pytest.mark.parametrize(
+    "name", ["measure by rate, anchors", "measure by accuracy", "layers", "same units", "layers of networks"]
+)
+def test_anchors_are_lines_in_every_panel_of_a_row_with_names_apart(name):
+    figure = all_plots()[name]()
+    figure.canvas.draw()
+    names = [text for axis in figure.axes for text in axis.texts if text.get_text() in ANCHORS]
+    assert sorted(text.get_text() for text in names) == sorted(ANCHORS) and apart(names)
+    row = figure.axes[: {"measure by rate, anchors": 2, "same units": 2}.get(name, 1)]
+    for axis in figure.axes:
+        levels = {one.get_ydata()[0] for one in axis.lines if one.get_linestyle() == ":"}
+        assert levels >= set(ANCHORS.values()) if axis in row else not levels & set(ANCHORS.values())
 
 
 def test_methods_have_their_own_looks():
@@ -296,6 +364,16 @@ def test_measure_by_accuracy_is_hollow_without_retraining():
     assert sum(len(points.get_offsets()) for points in axis.collections) == len(accuracies(1))
 
 
+def test_weights_drawn_anew_have_a_thin_line_and_a_marker_of_their_own():
+    shown = pd.concat([courses_of_compute(), drawn_anew(courses_of_compute())])
+    axis = figures.pareto(shown).axes[0]
+    color = METHOD_COLORS["structured_l1"].lower()
+    drawn = {one.get_marker(): one.get_linewidth() for one in axis.lines if to_hex(one.get_color()) == color}
+    assert set(drawn) == {"s", "x"} and drawn["x"] < drawn["s"]
+    (by_rate,) = figures.accuracy_by_rate(drawn_anew(accuracies()).query("schedule != 'none'")).axes
+    assert line(by_rate, color).get_markeredgecolor() != "white"
+
+
 def test_learning_curves_show_the_control_in_every_panel():
     figure = figures.learning_curves(courses())
     assert len(figure.axes) == 6  # two values, three rates
@@ -374,6 +452,16 @@ def test_layer_profile_averages_networks_of_one_method():
         figures.layer_profile(layers(), "sparsity")
 
 
+def test_advantage_is_drawn_over_the_epochs_in_their_order():
+    figure = figures.advantage_by_epochs(advantages())
+    zero, structured, connection = figure.axes[0].lines
+    assert list(zero.get_ydata()) == [0, 0]
+    assert list(structured.get_ydata()) == pytest.approx([-0.09, 0.01])
+    assert list(connection.get_ydata()) == pytest.approx([-0.13, -0.03])
+    assert np.allclose(structured.get_xdata(), [2, 8], rtol=0.03)
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["2", "8"]
+
+
 def test_gains_draws_each_interval_and_its_seeds_in_the_row_of_the_configuration():
     axis = figures.gains(net_gains()).axes[0]
     names = [tick.get_text() for tick in axis.get_yticklabels()]
@@ -392,27 +480,41 @@ def test_gains_draws_each_interval_and_its_seeds_in_the_row_of_the_configuration
 
 
 def test_names_of_methods():
-    assert figures.look("connection_l1_reinitialised").label == "connection, L1, weights drawn anew"
+    anew = figures.look("connection_l1_reinitialised")
+    assert anew.label == "connection, L1, weights drawn anew"
+    assert anew.color == LOOKS["connection_l1"].color and anew.marker not in {look.marker for look in LOOKS.values()}
     assert figures.look("mine.methods.keep_first").label == "keep first"
 
 
-def test_class_scatter_draws_a_point_per_class_and_network():
-    axis = figures.class_scatter(class_table()).axes[0]
-    found = {to_hex(points.get_facecolor()[0]): np.ma.getdata(points.get_offsets()) for points in axis.collections}
-    assert set(found) == {METHOD_COLORS["dense"].lower(), METHOD_COLORS["connection_l1"].lower()}
-    for method, rows in class_table().groupby("method"):
-        assert np.array_equal(found[METHOD_COLORS[method].lower()], rows[["mis", "top1"]], equal_nan=True)
-    assert axis.get_xlabel().startswith("MIS") and axis.get_ylabel().startswith("accuracy")
+def test_class_scatter_draws_a_point_per_class_and_network_in_its_methods_panel():
+    dense, connection = figures.class_scatter(class_table()).axes[:2]
+    for method, axis in (("dense", dense), ("connection_l1", connection)):
+        (points,) = axis.collections
+        rows = class_table().query("method == @method")
+        assert np.array_equal(np.ma.getdata(points.get_offsets()), rows[["mis", "top1"]], equal_nan=True)
+        assert to_hex(points.get_facecolor()[0]) == METHOD_COLORS[method].lower()
+        assert axis.get_title("left") == LOOKS[method].label and axis.get_xlabel().startswith("MIS")
+    assert dense.get_ylabel().startswith("accuracy")
 
 
-def test_class_scatter_legend_has_the_methods_only():
-    (legend,) = figures.class_scatter(class_table()).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["dense", "connection, L1"]
+def test_class_scatter_wraps_its_panels_and_labels_the_lowest():
+    axes = figures.class_scatter(many_methods()).axes
+    assert [bool(axis.get_xlabel()) for axis in axes] == [False, False, True, True, True, True, False, False]
+    assert [axis.axison for axis in axes] == [True] * 6 + [False] * 2
+
+
+def test_class_scatter_names_the_anchors_below():
+    figure = figures.class_scatter(class_table(), ANCHORS)
+    for axis in figure.axes[:2]:
+        _smooth, *lines = axis.lines
+        assert [one.get_xdata()[0] for one in lines] == list(ANCHORS.values())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ANCHORS)
+    assert not figures.class_scatter(class_table()).legends
 
 
 def test_class_scatter_needs_no_more_columns_than_it_says():
     figure = figures.class_scatter(class_table()[["method", "mis", "top1"]])
-    assert len(figure.axes[0].collections) == 2
+    assert [len(axis.collections) for axis in figure.axes] == [1, 1]
 
 
 def test_class_scatter_smooths_each_network_alone():
@@ -425,6 +527,13 @@ def test_class_scatter_smooths_each_network_alone():
     assert len(pooled) == 1
 
 
+def test_class_scatter_smooths_no_accuracy_below_0():
+    mis = np.linspace(0.5, 0.9, 9)
+    steep = pd.DataFrame({"method": "dense", "mis": mis, "top1": np.maximum(0, 3 * (0.7 - mis))})
+    assert figures._smooth(steep.mis, steep.top1)[:, 1].min() < 0
+    assert figures.class_scatter(steep).axes[0].lines[0].get_ydata().min() == 0
+
+
 def test_forest_draws_every_value_in_its_panel_and_leaves_out_rows_without_any():
     first, second = figures.forest(correlations()).axes
     assert [tick.get_text() for tick in first.get_yticklabels()] == ["structured, L1  n = 9", "pooled  n = 12"]
@@ -434,6 +543,21 @@ def test_forest_draws_every_value_in_its_panel_and_leaves_out_rows_without_any()
     assert all(set(one.get_ydata()) == {1} for one in second.lines[1:])  # the row of its name
     assert to_hex(first.lines[1].get_color()) == METHOD_COLORS["structured_l1"].lower()
     assert (first.get_title("left"), second.get_title("left")) == ("rate", "sparsity")
+
+
+def test_forest_shows_the_ends_of_an_interval_that_the_marker_would_hide():
+    axis = figures.forest(correlations().replace({"low": {0.4: 0.68}, "high": {0.9: 0.72}})).axes[1]
+    bar, point = axis.lines[1:]
+    assert tuple(bar.get_xdata()) == (0.68, 0.72) and bar.get_marker() == "|"
+    assert bar.get_markersize() > point.get_markersize() and not point.get_clip_on()
+
+
+def test_quality_by_rate_draws_means_of_the_live_units_and_the_grey_of_its_panel():
+    axis = figures.quality_by_rate(qualities(), {"panel": ("like_dense", "dense_consistency")}).axes[0]
+    grey, drawn = axis.lines
+    assert to_hex(drawn.get_color()) == METHOD_COLORS["connection_l1"].lower()
+    assert list(drawn.get_ydata()) == pytest.approx([0.85, 0.6, 0.4])
+    assert list(grey.get_ydata()) == pytest.approx([0.85, 0.85, 0.8])
 
 
 def test_forest_of_one_panel_says_the_interval():
@@ -479,6 +603,7 @@ def test_unit_rows_headings_stay_above_the_pictures():
     assert not any(box.overlaps(axis.bbox) for box in words for axis in figure.axes)
     headings, others = words[::3], words[1::3] + words[2::3]  # network, then "top" and "bottom"
     assert not any(heading.overlaps(other) for heading in headings for other in others)
+    assert apart(figure.texts)
 
 
 def test_same_units_have_a_column_per_method_with_the_last_network_below():

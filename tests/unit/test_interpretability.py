@@ -8,7 +8,7 @@ from prunelens.interpretability import (
     fit_temperature,
     gram,
     margins,
-    principal_unit,
+    planted_units,
     random_units,
     shuffled,
     summarize,
@@ -247,23 +247,41 @@ def two_kinds() -> np.ndarray:
 
 def test_upper_anchor_by_hand(two_kinds):
     """It tells the two kinds apart: margin <q+ - q-, E+ - E-> = 2 * 2, up to the noise."""
-    table = anchored(principal_unit(two_kinds), two_kinds, temperature=4.0)
-    assert table.two_afc_accuracy.tolist() == [1]
-    assert table.margin[0] == pytest.approx(4, abs=0.05)
-    assert table.mis[0] == pytest.approx(1 / (1 + np.exp(-1)), abs=0.01)
+    table = anchored(planted_units(two_kinds, 200, 3, seed=0), two_kinds, temperature=4.0)
+    assert table.two_afc_accuracy.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(table.margin, 4, atol=0.1)
+    np.testing.assert_allclose(table.mis, 1 / (1 + np.exp(-1)), atol=0.01)
 
 
-def test_upper_anchor_is_the_first_principal_component():
-    rows = np.random.default_rng(0).standard_normal((50, 12)).astype(np.float32)
-    for table in (rows, rows[:8], rows.astype(np.float16)):  # more images than features, and fewer
-        centred = table.astype(np.float32) - table.astype(np.float32).mean(axis=0)
-        expected = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
-        found = principal_unit(table)
-        assert found.shape == (len(table), 1) and found.dtype == np.float32
-        np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(expected), rtol=1e-2, atol=1e-3)
-        np.testing.assert_array_equal(principal_unit(table), found)
-    with pytest.raises(ValueError, match="all 5 images are equal"):
-        principal_unit(np.ones((5, 3)))
+def test_planted_units_are_two_groups_that_no_exchange_of_one_step_drives_further_apart():
+    rows, k = unit_rows(60, 8), 20
+    found = planted_units(rows, k, 10, seed=0)
+    assert found.shape == (60, 10) and found.dtype == np.float32
+    for unit in found.T:
+        on, off = unit == 1, unit == -1
+        assert on.sum() == off.sum() == k and not unit[~on & ~off].any()
+        along = rows @ (rows[on].mean(axis=0) - rows[off].mean(axis=0))  # the groups are its two ends
+        between = along[~on & ~off]
+        assert along[on].min() > between.max() and between.min() > along[off].max()
+    np.testing.assert_array_equal(planted_units(rows, k, 10, seed=0), found)
+    assert not np.array_equal(planted_units(rows, k, 10, seed=1), found)
+    assert planted_units(rows, k, 200, seed=0).shape == (60, 60)
+
+
+def test_planted_units_of_equal_images_and_of_too_few():
+    assert (planted_units(np.ones((7, 3)), 3, 1, seed=0) != 0).sum() == 6
+    with pytest.raises(ValueError, match="5 images are too few for two groups of 3"):
+        planted_units(np.ones((5, 3)), 3, 1, seed=0)
+
+
+def test_the_best_planted_unit_is_above_units_along_directions_of_the_embeddings():
+    """Images of six kinds in thirds of very different numbers; 400 of 480 are extremes, as on the quick profile."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 0.6, (6, 24))[rng.choice(6, 480)] + rng.normal(0, 0.3, (480, 24))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    directions = np.concatenate([np.linalg.svd(rows - rows.mean(axis=0))[2], rng.standard_normal((500, 24)), rows])
+    real = anchored(rows @ directions.T.astype(np.float32), rows).mis
+    assert anchored(planted_units(rows, 200, 50, seed=0), rows).mis.max() > real.max()
 
 
 def test_lower_anchor_is_at_chance(two_kinds):
@@ -275,7 +293,7 @@ def test_lower_anchor_is_at_chance(two_kinds):
 
 
 def test_shuffled_images_take_a_perfect_unit_to_chance(two_kinds):
-    values = principal_unit(two_kinds)
+    values = planted_units(two_kinds, 200, 1, seed=0)
     assert anchored(values, two_kinds).mis[0] > 0.999
     scores = [anchored(values, shuffled(two_kinds, seed)).mis[0] for seed in range(40)]
     assert np.mean(scores) == pytest.approx(0.5, abs=0.06)

@@ -24,6 +24,7 @@ def test_shipped_profiles_are_the_six() -> None:
         ("pruning.methods=[magic]", r"pruning\.methods\.0: found 'magic', expected the import path"),
         ("pruning.seeds=[0, 0]", r"pruning\.seeds: found \[0, 0\], expected no value twice"),
         ("retraining.epochs=1", r"retraining\.epochs: found 1, expected at least one for each of the 2 steps"),
+        ("pruning.iterative.epochs=[4,1]", r"pruning\.iterative\.epochs: found 1, expected at least one for each"),
         ("pruning.methods=[nowhere.magic]", r"pruning\.methods\.0: found 'nowhere\.magic'.*no module named"),
         ("pruning.controls.methods=[math.sqrt]", r"pruning method math\.sqrt: "),
         ("pruning.rewound.learning_rate=0", r"pruning\.rewound\.learning_rate: found 0"),

@@ -1,4 +1,4 @@
-"""README's numbers are those of committed tables, and its links lead somewhere."""
+"""README's verdicts are those of the committed tables, and its links to files lead to files."""
 
 import re
 from pathlib import Path

@@ -192,7 +192,10 @@ def put_files(folder: Path, branch: str) -> None:
         (folder / file).touch()
 
 
-@pytest.mark.parametrize(("name", "branch"), [("dreamsim", "ensemble"), ("dreamsim_clip_vitb32", "clip_vitb32")])
+@pytest.mark.parametrize(
+    ("name", "branch"),
+    [("dreamsim", "ensemble"), ("dreamsim_clip_vitb32", "clip_vitb32"), ("dreamsim_dinov2_vitb14", "dinov2_vitb14")],
+)
 def test_dreamsim_embeds_from_local_files(fake_dreamsim, tmp_path, images, name, branch):
     put_files(tmp_path, branch)
     hub = torch.hub.get_dir()
@@ -220,10 +223,16 @@ HUBCONF = """
 import torch
 from dreamsim.feature_extraction.vision_transformer import VisionTransformer
 
-def dino_vitb16():
-    network = VisionTransformer(embed_dim=48, num_heads=3, qkv_bias=True)
-    network.load_state_dict(torch.load(torch.hub.get_dir() + "/checkpoints/dino_vitbase16_pretrain.pth"))
+def trunk(patch_size, file):
+    network = VisionTransformer(patch_size=patch_size, embed_dim=48, num_heads=3, qkv_bias=True)
+    network.load_state_dict(torch.load(torch.hub.get_dir() + "/checkpoints/" + file))
     return network
+
+def dino_vitb16():
+    return trunk(16, "dino_vitbase16_pretrain.pth")
+
+def dinov2_vitb14():
+    return trunk(14, "dinov2_vitb14_pretrain.pth")
 """
 
 
@@ -257,10 +266,13 @@ def real_dreamsim(tmp_path, monkeypatch) -> Path:
     head = {f"module.head.{name}": tensor for name, tensor in DINOHead(768, 2048).state_dict().items()}
     head["module.head.last_layer.weight"] = torch.randn(2048, 256)
     torch.save({"student": head}, tmp_path / "dino_vitb16_pretrain.pth")
-    (tmp_path / "facebookresearch_dino_main").mkdir()
-    (tmp_path / "facebookresearch_dino_main" / "hubconf.py").write_text(HUBCONF)
+    for copy in ("facebookresearch_dino_main", "facebookresearch_dinov2_main"):
+        (tmp_path / copy).mkdir()
+        (tmp_path / copy / "hubconf.py").write_text(HUBCONF)
     (tmp_path / "checkpoints").mkdir()
     torch.save(trunk(16), tmp_path / "checkpoints" / "dino_vitbase16_pretrain.pth")
+    torch.save(trunk(14), tmp_path / "checkpoints" / "dinov2_vitb14_pretrain.pth")
+    (tmp_path / "dinov2_vitb14_pretrain.pth").touch()  # the package wants it to be there, and reads the one above
     return tmp_path
 
 
@@ -281,7 +293,7 @@ def put_adapter(folder: Path, branch: str) -> None:
 @pytest.mark.parametrize(
     ("name", "d"),
     [("dreamsim_clip_vitb32", 512), ("dreamsim_open_clip_vitb32", 512), ("dreamsim_synclr_vitb16", 48),
-     ("dreamsim_dino_vitb16", 48), ("dreamsim", 48 + 512 + 512)],
+     ("dreamsim_dino_vitb16", 48), ("dreamsim_dinov2_vitb14", 48), ("dreamsim", 48 + 512 + 512)],
 )  # fmt: skip
 def test_dreamsim_embeddings_give_the_package_s_own_distances(real_dreamsim, name, d, monkeypatch):
     from dreamsim import dreamsim
@@ -306,7 +318,8 @@ def test_dreamsim_embeddings_give_the_package_s_own_distances(real_dreamsim, nam
 
 def load_from_folder(load, folder: Path, repository: str, model: str, source: str = "github") -> torch.nn.Module:
     """torch.hub.load for the package's own call: without a look at GitHub."""
-    return load(repository if source == "local" else f"{folder}/facebookresearch_dino_main", model, source="local")
+    copy = f"{folder}/{repository.removesuffix(':main').replace('/', '_')}_main"
+    return load(repository if source == "local" else copy, model, source="local")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from statsmodels.formula.api import ols
 
 from prunelens import statistics
 from prunelens.statistics import (
-    bootstrap_interval,
     correlation,
     difference_interval,
     equivalence,
@@ -62,22 +61,6 @@ def test_mean_interval_covers():
     generator = np.random.default_rng(0)
     intervals = [mean_interval(generator.normal(5, 2, 3)) for _ in range(1000)]
     assert 0.93 < np.mean([i.low <= 5 <= i.high for i in intervals]) < 0.97
-
-
-def test_bootstrap_interval_agrees_with_t_interval_and_is_seeded():
-    values = np.random.default_rng(0).normal(3, 1, 200)
-    low, high = bootstrap_interval(values, np.mean, seed=1)
-    assert (low, high) == pytest.approx(mean_interval(values)[1:], abs=0.02)
-    assert (low, high) == bootstrap_interval(values, np.mean, seed=1)
-    assert (low, high) != bootstrap_interval(values, np.mean, seed=2)
-    assert all(map(math.isnan, bootstrap_interval([1.0], np.mean)))
-
-
-def test_bootstrap_interval_covers():
-    generator = np.random.default_rng(0)
-    samples = generator.exponential(1, (300, 40))
-    hits = [low <= math.log(2) <= high for low, high in (bootstrap_interval(s, np.median, 300) for s in samples)]
-    assert 0.90 < np.mean(hits) < 0.98
 
 
 @pytest.mark.parametrize(
@@ -519,3 +502,30 @@ def test_holm():
     adjusted = holm([0.01, math.nan, 0.04])
     assert adjusted[[0, 2]] == pytest.approx([0.02, 0.04]) and math.isnan(adjusted[1])
     assert holm([]).size == 0
+
+
+# ------------------------------------------------------------------------------------------------ shares and tests
+
+
+def test_mean_p_is_students_test():
+    values = [0.3, math.nan, 0.1, 0.5]
+    assert statistics.mean_p(values) == pytest.approx(stats.ttest_1samp([0.3, 0.1, 0.5], 0).pvalue)
+    assert math.isnan(statistics.mean_p([0.3])) and math.isnan(statistics.mean_p([0.3, 0.3]))
+
+
+def test_share_between_known_answers():
+    values, way = np.array([0.6, 0.7, 0.8]), 0.4
+    known = statistics.share_between(values, [0.5], 0.9)
+    assert known == pytest.approx(statistics.mean_interval((values - 0.5) / way))
+    assert statistics.share_between(values, [0.5, 0.5], 0.9) == pytest.approx(known, rel=0.2)  # df: 2, all from values
+    assert statistics.share_between([0.9, 0.9], [0.4, 0.6], 0.9) == (1.0, 1.0, 1.0)  # at the top `low` does not matter
+    at_bottom = statistics.share_between([0.5, 0.5], [0.4, 0.6], 0.9)
+    assert at_bottom == pytest.approx(statistics.mean_interval([-0.25, 0.25]), abs=1e-12)
+    assert math.isnan(statistics.share_between([0.7], [0.4, 0.6], 0.9).low)
+
+
+def test_share_between_covers_the_true_share():
+    rng = np.random.default_rng(0)
+    low, values = rng.normal(0.57, 0.01, (2000, 3)), rng.normal(0.61, 0.02, (2000, 6))
+    found = [statistics.share_between(v, anchors, 0.65) for v, anchors in zip(values, low, strict=True)]
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)

@@ -15,6 +15,7 @@ from prunelens.variants import Variant
 TINY = [
     "pruning.methods=[structured_l1, connection_l1]", "pruning.rates=[0.8]", "retraining.epochs=2",
     "data.train_images=64", "data.validation_images=64", "sensitivity.images=8",
+    "interpretability.dissection_images=64", "latency_repeats=2",
 ]  # fmt: skip
 
 
@@ -55,6 +56,18 @@ def test_epochs_of_an_iterative_schedule_follow_each_other(study: Study) -> None
     assert table.loss.isna().tolist() == [True, False, False]
 
 
+def test_iterative_and_one_shot_networks_are_compared_at_every_number_of_epochs(study: Study) -> None:
+    table = study.iterative_by_epochs()
+    assert table[["epochs", "schedule", "method"]].to_numpy().tolist() == [
+        [epochs, schedule, "structured_l1"] for epochs in (2, 3) for schedule in ("one_shot", "iterative")
+    ]
+    same = study.accuracy(variant for variant in study.variants if str(variant) in set(table.variant))
+    pd.testing.assert_frame_equal(table[table.epochs == 2], same)
+    longer = study._retrained_for(3)
+    assert longer.epochs(Variant("structured_l1", 0.8, "iterative")).epoch.tolist() == [0, 1, 2, 3]
+    assert study.profile.retraining.epochs == 2
+
+
 def test_units_are_all_of_them_and_dead_ones_have_no_score(study: Study) -> None:
     chosen = [study.variants[0], Variant("structured_l1", 0.8, "none", 0)]
     units = study.units(chosen)
@@ -74,6 +87,18 @@ def test_units_are_all_of_them_and_dead_ones_have_no_score(study: Study) -> None
 def test_temperature_puts_the_dense_network_midway(study: Study) -> None:
     dense = study.units([study.variants[0]]).query("kind == 'conv'")
     assert dense.mis.mean() - 0.5 == pytest.approx((dense.two_afc_accuracy.mean() - 0.5) / 2, abs=0.002)
+
+
+def test_anchors_lie_above_and_below_all_units(study: Study) -> None:
+    made = study.anchors().groupby("anchor", sort=False).mis
+    assert made.size().to_dict() == {
+        "planted unit": 1, "random": 200, "shuffled images": 7280, "shuffled weights": 7280,
+    }  # fmt: skip
+    means, units = made.mean(), study.units()
+    assert means["planted unit"] > units.mis.max()
+    assert means[["random", "shuffled images"]].to_numpy() == pytest.approx(0.5, abs=0.02)
+    dense = units[(units.variant == str(study.variants[0])) & (units.kind == "conv")].mis.mean()
+    assert 0.5 < means["shuffled weights"] < dense
 
 
 def test_reinitialised_networks_keep_the_masks_and_no_weight(study: Study) -> None:
@@ -141,7 +166,7 @@ def first_filters(network, rate, generator):
 
 
 def test_costs_of_masked_and_compact_networks(study: Study) -> None:
-    found = study.costs([Variant("structured_l1", 0.8), Variant("connection_l1", 0.8)], repeats=2)
+    found = study.costs([Variant("structured_l1", 0.8), Variant("connection_l1", 0.8)])
     assert len(found) == 5 * len(study.profile.latency_batches)
     rows = found[found.batch_size == 8].set_index(["method", "form"])
     dense, masked, small = (
@@ -285,7 +310,7 @@ def test_last_layer_leaves_out_a_balanced_set_that_is_too_small(study: Study, mo
 
 def test_dissection_names_the_concept_that_each_unit_overlaps_best(study: Study) -> None:
     dense = study.variants[0]
-    found = study.dissection([dense], n=64)
+    found = study.dissection([dense])
     assert len(found) == 7280 and found.dissection.between(0, 1).all()
     seen = datasets.sample(study.stimuli, 64, 0)
     names, masks = measures.concept_masks(seen)
@@ -297,6 +322,41 @@ def test_dissection_names_the_concept_that_each_unit_overlaps_best(study: Study)
     np.testing.assert_allclose(rows.dissection, expected[layer].max(axis=1), atol=1e-6)
     best = [names[i] for i in expected[layer].argmax(axis=1)]
     assert np.mean(rows.concept == best) > 0.95 and {name.split(":")[0] for name in rows.concept} <= {"texture", "shape", "tint"}  # noqa: E501 # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "stage"),
+    [
+        ("interpretability.dissection_quantile=.95", "dissection"),
+        ("interpretability.dissection_images=32", "dissection"),
+        ("visualization.diverse_starts=3", "diverse"),
+        ("latency_repeats=3", "costs"),
+        ("interpretability.anchor_units=9", None),
+    ],
+)
+def test_a_number_of_one_stage_makes_another_artefact_of_that_stage_alone(
+    study: Study, override: str, stage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, dense = Study("smoke", [*TINY, override], "cpu", str(study.store.root.parent)), study.variants[0]
+
+    def files(one: Study) -> dict[str, Path]:
+        found = {}
+
+        def get(stage: str, slug: str, parameters: dict, compute: object) -> pd.DataFrame:
+            found[slug if slug == "diverse" else stage] = one.store.file(stage, slug, parameters, "")
+            return pd.DataFrame()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(one.store, "table", get)
+            one.dissection([dense]), one.costs([dense]), one.measures([dense]), one.units([dense])
+            patched.setattr(one, "diverse_units", list)
+            patched.setattr(one.store, "arrays", get)
+            one.diverse()
+        return found
+
+    before, after = files(study), files(other)
+    assert {"dissection", "costs", "measures", "scores", "diverse"} == set(before)
+    assert [name for name in before if before[name] != after[name]] == ([stage] if stage else [])
 
 
 def test_the_most_pruned_networks_are_the_methods_one_shot_and_retrained(study: Study) -> None:

@@ -313,8 +313,30 @@ class Blocked(nn.Module):
         return self.unit(self.relu(self.pre(x)))
 
 
-def test_redirected_gradients_excite_what_no_gradient_reaches(monkeypatch):
-    network = Blocked(0.6, nn.ReLU(inplace=True))
+class Relu(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_every_relu_of_the_networks_is_redirected(architecture):
+    network = networks.build(architecture, 8).eval().requires_grad_(False)
+    with visualization._redirected_relu():
+        logits = network(torch.rand(1, 3, 64, 64, requires_grad=True))
+    seen, stack = set(), [logits.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack += [parent for parent, _ in node.next_functions]
+    names = [node.name() for node in seen]
+    assert sum("RedirectedReLU" in name for name in names) == 57
+    assert not any(name.startswith("ReluBackward") for name in names)
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(inplace=True), Relu()], ids=["module", "torch.relu"])
+def test_redirected_gradients_excite_what_no_gradient_reaches(relu, monkeypatch):
+    network = Blocked(0.6, relu)
     assert visualize(network, [("unit", 0)], size=32, steps=32, seed=0).excited.all()
     monkeypatch.setattr(visualization, "REDIRECTED", 0)
     assert not visualize(network, [("unit", 0)], size=32, steps=32, seed=0).excited.any()

@@ -99,15 +99,24 @@ install_project() {
     fi
 }
 
-set_up() {
-    local stage
+# One process at a time, where there is flock: a second one would remove what the first installs.
+# The lock is held by this function's subshell alone, not by the run after it.
+set_up() (
+    if stamped packages && stamped project; then return; fi
+    if command -v flock >/dev/null; then
+        exec 9> "$ROOT/.setup.lock"
+        flock -n 9 || { say "Waiting for another run that sets up .venv."; flock 9; }
+    fi
     for stage in packages project; do
         stamped "$stage" && continue
         "install_$stage"
         stamp "$stage"
     done
-}
+)
 
+# The kernel python3 is .venv's own, whatever else this machine has installed.
+unset JUPYTER_PATH
+export JUPYTER_PREFER_ENV_PATH=1
 if [ "${1:-}" = test ]; then
     shift
     set_up
@@ -119,7 +128,4 @@ for argument in "$@"; do
     case "$argument" in -h | --help) usage; exit 0 ;; esac
 done
 set_up
-# The kernel python3 is .venv's own, whatever else this machine has installed.
-unset JUPYTER_PATH
-export JUPYTER_PREFER_ENV_PATH=1
 exec "$VENV/bin/python" -m prunelens.runner "$@"

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from prunelens import runner
 
 runner.ROOT = Path(sys.argv[1])
-runner.profiles.load = lambda name, overrides: SimpleNamespace(name=name)
+measure = SimpleNamespace(similarity="lpips")
+runner.profiles.load = lambda name, overrides: SimpleNamespace(name=name, interpretability=measure)
 sys.exit(runner.main(sys.argv[2:]))
 """
 
@@ -71,5 +72,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
     made = Project(tmp_path)
     monkeypatch.setattr(runner, "ROOT", made.root)
-    monkeypatch.setattr(runner.profiles, "load", lambda name, overrides: SimpleNamespace(name=name))
+    measure = SimpleNamespace(similarity="lpips")
+    profile = lambda name, overrides: SimpleNamespace(name=name, interpretability=measure)  # noqa: E731
+    monkeypatch.setattr(runner.profiles, "load", profile)
     return made

@@ -35,10 +35,10 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "torch-lucent", "kornia",
 
 
 class Store:
-    """Artefacts below one folder."""
+    """Artefacts below one folder; their notes say on which device they were computed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, device: str = "") -> None:
+        self.root, self.device = root, device
 
     def table(self, stage: str, slug: str, parameters: dict, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table (parquet), computed unless it is there already."""
@@ -64,10 +64,10 @@ class Store:
         load: Callable[[Path], Any],
     ) -> Any:
         file = self.file(stage, slug, parameters, extension)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(file):
+        with locked(file):
             if _intact(file):
                 return load(file)
+            _remove_drafts(file)
             started = time.perf_counter()
             content = compute()
             with atomic(file) as temporary:
@@ -79,6 +79,7 @@ class Store:
                 "parameters": parameters,
                 "seconds": round(time.perf_counter() - started, 3),
                 **provenance(),
+                "device": self.device,
             }
             write_text(file.with_name(file.name + ".json"), json.dumps(record, indent=2))
             return content
@@ -98,7 +99,8 @@ def sha256(file: Path) -> str:
 def atomic(file: Path) -> Iterator[Path]:
     """A temporary name beside ``file``, flushed to disk and renamed to it at the end; removed where writing fails."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}-{file.name}")
+    # Processes on two hosts that share a disk can have one number.
+    temporary = file.with_name(f".{platform.node()}-{os.getpid()}-{file.name}")
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -108,6 +110,12 @@ def atomic(file: Path) -> Iterator[Path]:
         raise OSError(f"{file} could not be written ({error}); everything before it is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_drafts(file: Path) -> None:
+    """What killed processes wrote of the artefact and its note. Call it under the lock: then nobody is writing them."""
+    for draft in (*file.parent.glob(f".*-{file.name}"), *file.parent.glob(f".*-{file.name}.json")):
+        draft.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -132,7 +140,7 @@ def _intact(file: Path) -> bool:
         if json.loads(note.read_text())["sha256"] == sha256(file):
             return True
         reason = "its content does not match its checksum"
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"its note {note.name} is unreadable ({error})"
     aside = file.with_name(f"{file.name}.damaged")
     log.warning("%s is damaged: %s; set aside as %s and computed again", file, reason, aside.name)
@@ -142,8 +150,9 @@ def _intact(file: Path) -> bool:
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """Held by one process at a time; the system releases it when a process dies, however it dies."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     lock = file.with_name(f".{file.name}.lock")
     with lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from torchvision.models import GoogLeNet_Weights
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as geometry
 from tqdm import tqdm
+
+from prunelens.artefacts import locked
 
 log = logging.getLogger(__name__)
 
@@ -212,11 +215,12 @@ def read_folder(
 ) -> ImageSet:
     """The images of root/CLASS/FILE, shorter side resized to `size` (Pillow bilinear), then center-cropped.
 
-    They are decoded once into CACHE.npy (uint8) with CACHE.json beside it; a second call opens these. The
-    cache holds as long as the files' names and lengths, `size` and `limit_per_class` do. `class_indices`
-    gives the network output of each class folder (`imagenet_class_indices()`); None numbers them in sorted
-    order. `limit_per_class` takes that many files of each class, evenly spaced in the sorted names. Files
-    that can't be read are skipped, named in the log, and listed with the reason under "bad" in CACHE.json.
+    They are decoded once into CACHE.npy (uint8) with CACHE.json beside it; a second call opens these, and waits
+    while another process decodes. The cache holds as long as the files' names and lengths, `size` and
+    `limit_per_class` do. `class_indices` gives the network output of each class folder
+    (`imagenet_class_indices()`); None numbers them in sorted order. `limit_per_class` takes that many files of
+    each class, evenly spaced in the sorted names. Files that can't be read are skipped, named in the log, and
+    listed with the reason under "bad" in CACHE.json.
 
     Raises FileNotFoundError if `root` is missing, and ValueError if it has no class folders, a class folder
     is empty or unknown to `class_indices`, a class has no readable image, or more than `max_bad` files
@@ -228,10 +232,11 @@ def read_folder(
     file_bytes = dict(pair for folder in folders for pair in _list_files(root, folder, limit_per_class))
     most_bad = max(5, len(file_bytes) // 100) if max_bad is None else max_bad
     key = _cache_key(file_bytes, size, limit_per_class)
-    opened = _open_cache(cache, key)
-    if opened is None:
-        _fill_cache(cache, key, Path(root), list(file_bytes), size, most_bad)
+    with locked(cache):
         opened = _open_cache(cache, key)
+        if opened is None:
+            _fill_cache(cache, key, Path(root), list(file_bytes), size, most_bad)
+            opened = _open_cache(cache, key)
     if opened is None:
         raise ValueError(f"{_npy(cache)} does not hold {root}: does another process write there?")
     images, listing = opened
@@ -319,9 +324,13 @@ def _decode_all(root: Path, names: list[str], size: int) -> Iterator[tuple[str, 
 
 
 def _fill_cache(cache: Path, key: str, root: Path, names: list[str], size: int, most_bad: int) -> None:
-    """Decodes the named files into CACHE.npy and lists them in CACHE.json, each put in place in one step."""
+    """Decodes the named files into CACHE.npy and lists them in CACHE.json, each put in place in one step.
+
+    Called under the cache's lock: scratch folders that are there already were left by processes that were killed.
+    """
     good, bad = [], []
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    for left in cache.parent.glob(f".{cache.name}-*"):
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{cache.name}-") as scratch:
         pixels, listing = Path(scratch) / "pixels", Path(scratch) / "listing"
         # Written as a stream, not through a memory map: a full disk is then an error, not a crash (SIGBUS).

@@ -3,8 +3,9 @@
 import difflib
 import os
 import re
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import torch
@@ -18,8 +19,9 @@ from prunelens.similarity import SIMILARITIES
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "profiles"
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 def _known_method(name: str) -> str:
@@ -28,6 +30,23 @@ def _known_method(name: str) -> str:
 
 
 Method = Annotated[str, pydantic.AfterValidator(_known_method)]
+
+
+def _no_value_twice(values: list) -> list:
+    printed = [_printed(value) if isinstance(value, float) else value for value in values]
+    if len(set(printed)) < len(printed):
+        raise ValueError("expected no value twice" + (", to two decimals" if printed != values else ""))
+    return values
+
+
+def _printed(rate: float) -> str:
+    """A rate as variants' names have it: tables and files tell no finer ones apart."""
+    return f"{rate:.2f}"
+
+
+Distinct = pydantic.AfterValidator(_no_value_twice)
+Methods = Annotated[list[Method], Distinct]
+Rates = Annotated[list[Rate], Distinct]
 
 
 class Section(pydantic.BaseModel):
@@ -77,8 +96,8 @@ class Network(Section):
 class Grid(Section):
     """Methods, each at all the rates."""
 
-    methods: list[Method] = []
-    rates: list[Rate] = []
+    methods: Methods = []
+    rates: Rates = []
 
 
 class Iterative(Grid):
@@ -100,9 +119,9 @@ class Rewound(Grid):
 class Pruning(Section):
     """The grid of variants. A method is one of ``pruning.METHODS`` or the import path of a function of yours."""
 
-    methods: list[Method] = Field(min_length=1)
-    rates: list[Rate] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    methods: Methods = Field(min_length=1)
+    rates: Rates = Field(min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     first_seed_only: list[Method] = []  # of ``methods``: those that get one seed, where time is short
     affine: bool = False  # prune with a filter its BatchNorm's weight and bias too
     unmasked: Grid = Grid()  # retrained without masks, as the paper's code did
@@ -117,8 +136,8 @@ class Pruning(Section):
 class Sensitivity(Section):
     """The scan of Top-1 after pruning one layer alone."""
 
-    methods: list[Method] = ["unstructured_local", "structured_l1", "connection_l1"]
-    rates: list[Rate] = Field(min_length=1)
+    methods: Methods = Field(["unstructured_local", "structured_l1", "connection_l1"], min_length=1)
+    rates: Rates = Field(min_length=1)
     images: Count  # of the training set, so that what is chosen by the scan is not chosen by the validation set
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02  # a loss of Top-1 that a layer's rate is allowed to cost
 
@@ -128,7 +147,7 @@ class Interpretability(Section):
 
     similarity: Literal[SIMILARITIES]
     download: bool = False  # fetch the similarity's weights where they are missing (lpips, dreamsim)
-    seeds: list[int] | None = None  # networks of these seeds are scored; none: all
+    seeds: list[Seed] | None = None  # networks of these seeds are scored; none: all
     tasks: Count = 20
     explanations: Count = 9
     queries: Literal["inner", "outer"] = "inner"
@@ -150,8 +169,8 @@ class Visualization(Section):
     starts: Annotated[int, Field(ge=2)] = 2  # pictures of a unit; two show how far a picture is chance
     diversity: Annotated[float, Field(gt=0)]  # weight, in units of activation, that pushes pictures of a unit apart
     diverse_starts: Annotated[int, Field(ge=2)] = 4  # pictures of a unit that are pushed apart
-    methods: list[Method] = Field(min_length=1)
-    rates: list[Rate] = Field(min_length=1)
+    methods: Methods = Field(min_length=1)
+    rates: Rates = Field(min_length=1)
 
 
 class Statistics(Section):
@@ -163,7 +182,7 @@ class Profile(Section):
 
     name: str
     about: str
-    seed: int = 0
+    seed: Seed = 0
     batch_size: Count = 64  # of forward passes; changes no result
     data: Data
     network: Network
@@ -172,7 +191,7 @@ class Profile(Section):
     retraining: Training
     interpretability: Interpretability
     visualization: Visualization
-    latency_batches: list[Count] = [1, 32]
+    latency_batches: Annotated[list[Count], Distinct] = Field([1, 32], min_length=1)
     latency_repeats: Count = 10  # rounds in which each network is timed once
     statistics: Statistics = Statistics()
 
@@ -180,10 +199,9 @@ class Profile(Section):
     def _fits_together(self) -> "Profile":
         """What can only be seen across sections is said before an hour is spent."""
         grid, steps, shown = self.pruning, self.pruning.iterative.steps, self.visualization
-        for key in ("methods", "rates", "seeds"):
-            values = getattr(grid, key)
-            if len(set(values)) < len(values):
-                raise ValueError(f"pruning.{key}: found {values}, expected no value twice")
+        _check_one_shot(grid)
+        if unpruned := [method for method in grid.first_seed_only if method not in grid.methods]:
+            raise ValueError(f"pruning.first_seed_only: found {unpruned}, expected some of pruning.methods")
         for key, epochs in (
             ("retraining.epochs", [self.retraining.epochs]),
             ("pruning.iterative.epochs", grid.iterative.epochs),
@@ -196,6 +214,8 @@ class Profile(Section):
         outside = [m for m in shown.methods if m not in grid.methods] + [r for r in shown.rates if r not in grid.rates]
         if outside:
             raise ValueError(f"visualization: found {outside}, expected methods and rates of the section pruning")
+        if "unstructured_sensitivity" in self.sensitivity.methods:
+            raise ValueError("sensitivity.methods: found unstructured_sensitivity, which itself needs the scan")
         if "unstructured_sensitivity" in self.methods and "unstructured_local" not in self.sensitivity.methods:
             raise ValueError("sensitivity.methods: unstructured_sensitivity needs unstructured_local among them")
         if self.network.architecture == "bvlc_googlenet" and grid.recalibrated.methods:
@@ -215,7 +235,7 @@ class Profile(Section):
         if self.network.architecture == "bvlc_googlenet" and self.retraining.aux_weight > 0:
             raise ValueError("retraining.aux_weight: found more than 0, but bvlc_googlenet has no auxiliary heads")
         network = build(self.network.architecture, self.network.outputs)
-        for name in self.methods - pruning.METHODS.keys():
+        for name in {*self.methods, *self.sensitivity.methods} - pruning.METHODS.keys():
             _try(name, network)
         layers = unit_layers(network)
         for name, units in shown.units.items():
@@ -237,6 +257,27 @@ class Profile(Section):
         grid = self.pruning
         more = (grid.unmasked, grid.iterative, grid.recalibrated, grid.controls, grid.reinitialised, grid.rewound)
         return {method for each in (grid, *more) for method in each.methods}
+
+
+def _check_one_shot(grid: Pruning) -> None:
+    """No variant stands in two of the grids that share the schedule one_shot; the others have one of their own.
+
+    Raises:
+        ValueError: names the key, the variant and where it stands already.
+    """
+    grids = {
+        "pruning": (grid, ""),
+        "pruning.unmasked": (grid.unmasked, "_unmasked"),
+        "pruning.controls": (grid.controls, ""),
+        "pruning.reinitialised": (grid.reinitialised, "_reinitialised"),
+    }
+    found: dict[str, str] = {}
+    for key, (part, suffix) in grids.items():
+        for method, rate in product(part.methods, part.rates):
+            variant = f"{method}{suffix} at rate {_printed(rate)}"
+            if variant in found:
+                raise ValueError(f"{key}: found {variant}, which is in {found[variant]} already")
+            found[variant] = key
 
 
 def _try(name: str, network: nn.Module) -> None:
@@ -265,8 +306,10 @@ def load(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Profile:
         raise FileNotFoundError(f"profile {name!r}: no file {file}; expected a path to a YAML file or one of {names()}")
     try:
         content = yaml.load(file.read_text(), _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that the calendar lacks
         raise ValueError(f"profile {file}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"profile {file}: found {type(content).__name__}, expected keys with values")
     for override in overrides:
         _override(content, override)
     try:
@@ -295,7 +338,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise ValueError(f"override {override!r}: {parent} is no section of the profile")
-    section[last] = yaml.load(value, _Loader)
+    try:
+        section[last] = yaml.load(value, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"override {override!r}: not valid YAML: {error}") from error
 
 
 def _explain(error: Any) -> str:
@@ -312,10 +358,16 @@ def _explain(error: Any) -> str:
 def _suggest(location: tuple[str | int, ...]) -> str:
     section: Any = Profile
     for key in location[:-1]:
-        section = section.model_fields[key].annotation if hasattr(section, "model_fields") else None
+        section = _section(section.model_fields[key].annotation) if section else None
     known = [*getattr(section, "model_fields", {})]
     near = difflib.get_close_matches(str(location[-1]), known, 1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(known)})" if known else ""
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    """The section in an annotation such as Training or Training | None."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def expand(path: str, key: str) -> Path:

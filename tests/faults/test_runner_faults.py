@@ -94,6 +94,7 @@ def test_unknown_notebook(project, untouched, capsys):
         (["--set", "data.sise=64"], "unknown key data.sise (did you mean size?)"),
         (["--set", "data.size=large"], "key data.size: found 'large'"),
         (["--set", "seed"], "override 'seed': expected key.path=value"),
+        (["--set", "pruning.rates=[0.4"], "override 'pruning.rates=[0.4': not valid YAML"),
     ],
 )
 def test_wrong_profile_key_or_type(project, untouched, capsys, monkeypatch, arguments, message):
@@ -107,6 +108,28 @@ def test_unknown_profile(project, untouched, capsys, monkeypatch):
     monkeypatch.setattr(runner.profiles, "load", REAL_LOAD)
     assert runner.main(["qick"]) == 2
     assert "'qick'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "- 1"])
+def test_a_profile_that_is_empty_or_a_list(project, untouched, capsys, monkeypatch, tmp_path, content):
+    monkeypatch.setattr(runner.profiles, "load", REAL_LOAD)
+    (tmp_path / "mine.yaml").write_text(content)
+    assert runner.main([str(tmp_path / "mine.yaml"), "--set", "seed=1"]) == 2
+    assert "expected keys with values" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made(project, untouched, capsys):
+    status, out, err = run(project, capsys, "--out", "/dev/null")
+    assert (status, out) == (2, "")
+    assert "/dev/null/figures/quick/notebooks can't be made: Not a directory (see --out)" in err
+
+
+def test_a_similarity_whose_package_is_missing(project, untouched, capsys, monkeypatch):
+    monkeypatch.setattr(runner.profiles, "load", REAL_LOAD)
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda module: module if module == "pip" else None)
+    status, _, err = run(project, capsys, "--set", "interpretability.similarity=dreamsim")
+    assert status == 2
+    assert err.endswith("dreamsim needs a package: " + f"{runner.sys.executable} -m pip install 'dreamsim>=0.2.1'\n")
 
 
 def test_unknown_option(project, untouched, capsys):
@@ -197,6 +220,44 @@ def test_a_cell_that_was_skipped(project, capsys):
     status, _, err = run(project, capsys)
     assert status == 1
     assert "was not executed: print(1)" in err
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_copy_that_cannot_be_kept(project, capsys, monkeypatch, kept):
+    """What makes HTML fails, or nothing more can be written: no copy of how far it came, no index either."""
+    for path in ("00_good", "01_bad", "02_later"):
+        project.notebook(path, "print(1)")
+    to_html, write = runner.to_html, runner.write
+
+    def broken_to_html(notebook, title):
+        if title == "01_bad":
+            raise ValueError("no template")
+        return to_html(notebook, title)
+
+    def full_disk(path, content):
+        if path.name.startswith("01_bad") or path.name == "index.html":
+            raise OSError("no space left")
+        write(path, content)
+
+    monkeypatch.setattr(runner, *(("to_html", broken_to_html) if kept else ("write", full_disk)))
+    status, out, err = run(project, capsys)
+    reason = "ValueError: no template" if kept else "OSError: no space left"
+    assert status == 1
+    assert f" in no cell, its copy could not be kept: {reason}\n" in err and "02_later: done" in out
+    assert {name for name in project.kept() if "01_bad" in name} == (
+        {"01_bad.failed.ipynb", "01_bad.log"} if kept else {"01_bad.log"}
+    )
+    assert (project.results / "index.html").exists() == kept and ("prunelens: no space left\n" in err) != kept
+
+
+def test_a_log_that_cannot_be_written(project, capsys):
+    for path in ("00_good", "01_bad", "02_later"):
+        project.notebook(path, "print(1)")
+    (project.results / "notebooks" / "01_bad.log").mkdir(parents=True)
+    status, out, err = run(project, capsys)
+    assert status == 1
+    assert "[3/3] 02_later: done" in out
+    assert "[2/3] 01_bad: FAILED after " in err and "Is a directory" in err
 
 
 # ---------------------------------------------------------------- done to the process from outside

@@ -36,6 +36,10 @@ def artefacts(out: Path) -> dict[Path, int]:
     return {file.relative_to(out): file.stat().st_mtime_ns for file in runs}
 
 
+def half_written(out: Path) -> list[Path]:
+    return [file for file in out.rglob(".*-*") if not file.name.endswith(".lock")]
+
+
 def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     study = Study("smoke", TINY, "cpu", str(out))
     return study.accuracy(), study.units()
@@ -54,6 +58,7 @@ def test_killed_at_three_moments_it_ends_with_the_same_tables(tmp_path: Path) ->
         assert len(kept) >= finished
     assert run(broken).wait() == 0
     assert kept.items() <= artefacts(broken).items(), "something finished was computed again"
+    assert not half_written(broken)
     assert run(whole).wait() == 0
     for one, other in zip(tables(broken), tables(whole), strict=True):
         pd.testing.assert_frame_equal(one, other)
@@ -70,6 +75,6 @@ def test_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path) -> Non
         with pytest.raises(OSError, match="could not be written"):
             study.accuracy()
         assert len(artefacts(disk)) >= 1  # what was small enough is kept
-        assert not [file for file in disk.rglob(".*-*") if not file.name.endswith(".lock")]
+        assert not half_written(disk)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prunelens import artefacts
 from prunelens.artefacts import Store, _dirty, fingerprint
 
 
@@ -53,7 +54,10 @@ def test_fingerprint_ignores_order() -> None:
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "note"])
+NOTES = {"half a note": b"{", "a list": b"[]", "no text": b'{"sha256": "\xff\xfe"}'}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", *NOTES])
 def test_damage_is_noticed_set_aside_and_said(store: Store, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     compute = Counted({"w": np.arange(1000)})
     store.arrays("stage", "slug", {}, compute)
@@ -65,7 +69,7 @@ def test_damage_is_noticed_set_aside_and_said(store: Store, damage: str, caplog:
         content[-1] ^= 1
         file.write_bytes(content)
     else:
-        Path(f"{file}.json").write_text("{")
+        Path(f"{file}.json").write_bytes(NOTES[damage])
     with caplog.at_level(logging.WARNING):
         found = store.arrays("stage", "slug", {}, compute)
     assert compute.calls == 2 and np.array_equal(found["w"], np.arange(1000))
@@ -77,6 +81,14 @@ def test_note_says_how_it_came_to_be(store: Store) -> None:
     note = json.loads(Path(f"{store.file('stage', 'slug', {'seed': 3}, '.parquet')}.json").read_text())
     assert note["parameters"] == {"seed": 3}
     assert note["versions"].keys() >= {"torch", "python"} and len(note["library_sha256"]) == 64
+
+
+def test_note_says_on_which_device(tmp_path: Path) -> None:
+    for device in ("", "cuda"):
+        store = Store(tmp_path / f"on {device}", device)
+        store.table("stage", "slug", {}, lambda: pd.DataFrame({"a": [1]}))
+        note = json.loads(Path(f"{store.file('stage', 'slug', {}, '.parquet')}.json").read_text())
+        assert note["device"] == device
 
 
 def test_only_files_that_results_follow_from_make_a_commit_dirty(tmp_path: Path) -> None:
@@ -105,6 +117,28 @@ def test_failing_computation_leaves_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         store.table("stage", "slug", {}, lambda: 1 / 0)
     assert [file for file in store.root.rglob("*") if file.is_file() and not file.name.endswith(".lock")] == []
+
+
+def test_what_a_killed_write_left_is_removed(store: Store) -> None:
+    file, other = store.file("stage", "slug", {}, ".parquet"), store.file("stage", "slug", {"p": 1}, ".parquet")
+    drafts = [file.with_name(f".host-{i}-{name}") for i, name in enumerate((file.name, f"{file.name}.json"))]
+    others = [other.with_name(f".host-3-{other.name}"), other.with_name(f".{other.name}.lock")]
+    file.parent.mkdir()
+    for path in drafts + others:
+        path.touch()
+    store.table("stage", "slug", {}, lambda: pd.DataFrame({"a": [1]}))
+    assert not any(draft.exists() for draft in drafts)
+    assert all(path.exists() for path in others), "it belongs to another artefact"
+
+
+def test_equal_process_numbers_on_two_hosts_write_two_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with artefacts.atomic(tmp_path / "file") as mine:
+        mine.write_text("mine")
+        monkeypatch.setattr(artefacts.platform, "node", lambda: "elsewhere")
+        with artefacts.atomic(tmp_path / "file") as other:
+            other.write_text("other")
+    assert mine != other and (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def _slow(root: Path, started: Path) -> None:

@@ -1,7 +1,10 @@
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +246,10 @@ def test_hidden_files_and_folders_are_left_out(folder, cache):
 # read_folder: the cache
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def forbid_decoding(monkeypatch):
     def decode(path, size):
         raise AssertionError(f"decoded {path} again")
@@ -257,7 +264,7 @@ def test_cache_is_opened_by_the_second_call(folder, cache, monkeypatch):
     assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
     np.testing.assert_array_equal(first.images, second.images)
     assert second.names == first.names and second.logits.tolist() == [5, 3]
-    assert sorted(path.name for path in cache.parent.iterdir()) == ["images.of-12.json", "images.of-12.npy"]
+    assert names_in(cache.parent) == [".images.of-12.lock", "images.of-12.json", "images.of-12.npy"]
 
 
 @pytest.mark.parametrize("change", ["file added", "file removed", "file replaced", "size", "limit"])
@@ -308,8 +315,45 @@ def test_decoding_that_breaks_off_leaves_no_cache(folder, cache, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(datasets, "_decode_or_reason", decode)
         read_folder(folder, 12, cache, None)
-    assert list(cache.parent.iterdir()) == []
+    assert names_in(cache.parent) == [".images.of-12.lock"]
     assert len(read_folder(folder, 12, cache, None)) == 8
+
+
+def decode_slowly(folder, cache, monkeypatch) -> multiprocessing.Process:
+    """A started process that decodes a folder; it notes each image in a file, for which it takes 2 s."""
+
+    def decode(path, size):
+        with (folder.parent / "decoded").open("a") as file:
+            file.write(f"{path}\n")
+        time.sleep(2)
+        return original(folder, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "_decode_or_reason", decode)
+        process = multiprocessing.get_context("fork").Process(target=read_folder, args=(folder, 12, cache, None))
+        process.start()
+    while not (folder.parent / "decoded").exists():
+        time.sleep(0.01)
+    return process
+
+
+def test_a_second_process_waits_for_the_first_to_decode(folder, cache, monkeypatch):
+    process = decode_slowly(folder, cache, monkeypatch)
+    forbid_decoding(monkeypatch)
+    assert len(read_folder(folder, 12, cache, None)) == 8
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_what_killed_processes_left_is_removed(folder, cache, monkeypatch):
+    process = decode_slowly(folder, cache, monkeypatch)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert [name for name in names_in(cache.parent) if name.startswith(".images.of-12-")]
+    (cache.parent / ".images.of-128-used").mkdir()  # another cache's
+    assert len(read_folder(folder, 12, cache, None)) == 8
+    hidden = [name for name in names_in(cache.parent) if name.startswith(".")]
+    assert hidden == [".images.of-12.lock", ".images.of-128-used"]
 
 
 # read_folder: bad input
@@ -351,7 +395,7 @@ def test_too_many_unreadable_files_are_an_error(folder, cache, caplog):
         empty(folder / f"dog/00{i}.png")
     with pytest.raises(ValueError, match=r"more than 1 files can't be read as images: dog/000.png \("):
         read_folder(folder, 12, cache, None, max_bad=1)
-    assert list(cache.parent.iterdir()) == []
+    assert names_in(cache.parent) == [".images.of-12.lock"]
     assert len(read_folder(folder, 12, cache, None, max_bad=2)) == 6
     with pytest.raises(ValueError, match="more than 1 files"):  # of the cache, too
         read_folder(folder, 12, cache, None, max_bad=1)

@@ -2,11 +2,13 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from prunelens import runner
+from prunelens.similarity import SIMILARITIES
 
 NAMES = ["00_setup", "01_pruning", "03_accuracy", "05_mis"]
 PATHS = [Path(f"{name}.ipynb") for name in NAMES]
@@ -137,6 +139,54 @@ def test_the_log_keeps_lines_but_few_states_of_a_progress_bar(tmp_path):
         watch.write("done\n")
     assert file.read_text() == "0 %\n100 %\ndone\n"
     assert watch.last_line == "done"
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (["x.parquet is damaged: set aside\n\rdecode: 5%"], "x.parquet is damaged: set aside\n"),
+        (["\rdecode: 5%|", "damaged\n", "\rdecode: 6%\n"], "damaged\ndecode: 6%\n"),
+        (["a\nb\n\r1%\r2%\nc"], "a\nb\n2%\nc"),
+        (["windows\r\nends\r\n"], "windows\nends\n"),
+    ],
+)
+def test_no_line_is_lost_beside_a_progress_bar(tmp_path, written, kept):
+    file = tmp_path / "log"
+    with file.open("w") as log, runner.Watch("", log, 1) as watch:
+        for text in written:
+            watch.write(text)
+    assert file.read_text() == kept
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize(
+    ("installed", "command"),
+    [({"pip"}, ".venv/bin/python -m pip install "), (set(), "uv pip install --python .venv/bin/python ")],
+)
+def test_a_similarity_without_its_package_says_how_to_install_it(monkeypatch, name, installed, command):
+    monkeypatch.setattr(runner.sys, "executable", str(runner.ROOT / ".venv/bin/python"))
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda module: module if module in installed else None)
+    with pytest.raises(runner.UsageError, match=f"interpretability.similarity: {name} needs a package: ") as error:
+        runner.check_similarity(name)
+    requirement = str(error.value).partition(command)[2].strip("'")
+    project = tomllib.loads((runner.ROOT / "pyproject.toml").read_text())["project"]
+    assert requirement in project["dependencies"] + project["optional-dependencies"]["dreamsim"]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "stlpips", "lpips"])
+def test_packages_of_these_similarities_are_installed(name):
+    runner.check_similarity(name)
+
+
+def test_index_marks_notebooks_whose_last_run_failed(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("00_setup.html", "01_pruning.html", "01_pruning.failed.ipynb", "02_more.failed.ipynb"):
+        (tmp_path / "notebooks" / name).touch()
+    runner.write_index(tmp_path, "quick")
+    page = (tmp_path / "index.html").read_text()
+    assert '<li><a href="notebooks/00_setup.html">00 setup</a></li>' in page
+    assert '01 pruning</a> (<a href="notebooks/01_pruning.failed.ipynb">last run failed</a>)</li>' in page
+    assert '<li>02 more (<a href="notebooks/02_more.failed.ipynb">last run failed</a>)</li>' in page
 
 
 def test_index_shows_every_figure_with_caption_and_table(tmp_path):

@@ -20,7 +20,8 @@ IMAGES = 50_000  # of ImageNet's validation set, on which every published Top-1 
 BASELINE = "tf_inceptionv1"  # the network that the paper calls unpruned
 SERIES = ["method", "schedule", "optimizer", "epochs"]
 RUN = [*SERIES, "learning_rate", "rate"]
-NETWORK = ["method", "optimizer", "epochs", "rate"]
+UNIT_SERIES = ["method", "optimizer", "epochs"]  # of the networks with unit scores, all one-shot
+NETWORK = [*UNIT_SERIES, "rate"]
 # One-shot global unstructured pruning went from rate to rate without a fresh start, 50 epochs each.
 CHAINED = "unstructured_global"
 
@@ -35,7 +36,7 @@ def pooled_points(tables: Tables) -> pd.DataFrame:
 
     Eight series of four rates, each with the value of the "unpruned" network as its point at rate 0.
     """
-    means = _named(_need(tables, "mean_mis"))
+    means = _named(_need(tables, "mean_mis"), SERIES)
     plotted = means[means.in_pooled_plot]
     value = means.loc[means.method == BASELINE, "mean_mis"].item()
     zeros = plotted.drop_duplicates("series").assign(rate=0.0, mean_mis=value, placeholder=False)
@@ -47,7 +48,7 @@ def corrections(tables: Tables, n_resamples: int = 2000, seed: int = 0) -> pd.Da
 
     Columns: step, changed, r, low, high, p, n (networks), groups (series centred apart; 1 is pooled), resamples.
     The first rows need the network means, the rest (from "with unit scores" on) the per-unit scores and hold the
-    networks fixed that have them: three methods' 24 networks, retrained for 10 and 50 epochs. Rows without their
+    networks fixed that have them: six series' 24 networks, retrained for 10 and 50 epochs. Rows without their
     table are left out. Intervals resample networks, or nothing where they are few (`statistics.correlation`).
     """
     points = pooled_points(tables)
@@ -56,19 +57,18 @@ def corrections(tables: Tables, n_resamples: int = 2000, seed: int = 0) -> pd.Da
     retrained = scored[scored.schedule == "one_shot"]
     steps = [
         ("as published", "eight series pooled, each with the unpruned network at rate 0", points, False),
-        ("right baseline", "the unpruned network, which is another network (InceptionV1), left out", pruned, False),
+        ("wrong baseline out", "the unpruned network, which is another network (InceptionV1), left out", pruned, False),
         ("no placeholders", "three values filled in by hand left out", scored, False),
-        ("retrained only", "networks at chance accuracy and the one iterative network left out", retrained, False),
+        ("retrained only", "networks not retrained and the one iterative network left out", retrained, False),
         ("method as a factor", "each series against its own mean", retrained, True),
     ]
     if "unit_mis" in tables:
-        means = network_means(tables)
-        means["series"] = means.method + ", " + means.optimizer + ", " + means.epochs.astype(str)
+        means = _named(network_means(tables), UNIT_SERIES)
         values = {
             "with unit scores": ("mis", "the 24 networks whose units are published, means as published (dead dropped)"),
             "dead units kept": ("mis_with_dead", "constant units, which score near 1, counted: not a correction"),
             "conv units only": ("mis_conv", "the fc units, whose share grows with the rate, left out"),
-            "layers equal": ("mis_layers", "conv layers weighted equally"),
+            "layers equal": ("mis_conv_layers", "conv layers weighted equally"),
             "same units": ("mis_same_units", "only units alive at every rate, conv layers weighted equally"),
         }
         steps += [(s, what, means.assign(mean_mis=means[column]), True) for s, (column, what) in values.items()]
@@ -92,20 +92,20 @@ def unit_trends(tables: Tables, n_resamples: int = 2000, seed: int = 0) -> pd.Da
     """Slope of MIS against the rate in each series with unit scores, over the conv units alive at every rate, layers
     weighted equally: method, optimizer, epochs and the fields of `statistics.Trend`."""
     conv = alive_units(tables).query("kind == 'conv'")
-    series = ["method", "optimizer", "epochs"]
     rows = [
-        dict(zip(series, name, strict=True))
+        dict(zip(UNIT_SERIES, name, strict=True))
         | statistics.unit_trend(units, "mis", "rate", "rate", n_resamples, seed)._asdict()
-        for name, units in conv.groupby(series)
+        for name, units in conv.groupby(UNIT_SERIES)
     ]
     return pd.DataFrame(rows)
 
 
 def mixed_model(tables: Tables) -> pd.DataFrame:
-    """`statistics.mixed_model` of the published layer means of alive conv units: one slope per method."""
+    """`statistics.mixed_model` of the published layer means of alive conv units: an intercept and a slope per series
+    (its method, optimizer and epochs), the column `series`."""
     conv = alive_units(tables).query("kind == 'conv' and alive")
-    means = conv.groupby([*NETWORK, "layer"], as_index=False).mis.mean()
-    return statistics.mixed_model(means.assign(variant=means.groupby(NETWORK).ngroup()), "mis")
+    means = _named(conv.groupby([*NETWORK, "layer"], as_index=False).mis.mean(), UNIT_SERIES)
+    return statistics.mixed_model(means.assign(variant=means.groupby(NETWORK).ngroup()), "mis", method="series")
 
 
 # ------------------------------------------------------------------------------------------------- dead units
@@ -142,24 +142,24 @@ def network_means(tables: Tables, n_resamples: int = 0, seed: int = 0) -> pd.Dat
 
     Columns: method, optimizer, epochs, rate; mis (alive conv and fc units, as the paper averages) and published
     (its printed value, NaN where there is none); mis_with_dead; mis_conv (alive conv units); mis_fc (fc units);
-    mis_layers (as mis_conv, layers weighted equally); mis_same_units (the same over units alive at every rate of the
-    series); dead (units); fc_share (of the averaged units). With n_resamples also low and high of `mis`, which
+    mis_conv_layers (as mis_conv, layers weighted equally); mis_same_units (the same over units alive at every rate of
+    the series); dead (units); fc_share (of the averaged units). With n_resamples also low and high of `mis`, which
     resample units within layers.
     """
     units = alive_units(tables)
     rows = []
-    for _, series in units.groupby(["method", "optimizer", "epochs"]):
+    for _, series in units.groupby(UNIT_SERIES):
         same = statistics.same_units(series[series.kind == "conv"], "rate")
         for rate, network in series.groupby("rate"):
             alive = network[network.alive]
             conv = alive[alive.kind == "conv"]
-            row = network.iloc[0][["method", "optimizer", "epochs"]].to_dict() | {"rate": rate}
+            row = network.iloc[0][UNIT_SERIES].to_dict() | {"rate": rate}
             row |= {
                 "mis": alive.mis.mean(),
                 "mis_with_dead": network.mis.mean(),
                 "mis_conv": conv.mis.mean(),
                 "mis_fc": alive[alive.kind == "fc"].mis.mean(),
-                "mis_layers": _layer_balanced(conv),
+                "mis_conv_layers": _layer_balanced(conv),
                 "mis_same_units": _layer_balanced(same[same.rate == rate]),
                 "dead": int((~network.alive).sum()),
                 "fc_share": float((alive.kind == "fc").mean()),
@@ -170,6 +170,17 @@ def network_means(tables: Tables, n_resamples: int = 0, seed: int = 0) -> pd.Dat
             rows.append(row)
     printed = _need(tables, "mean_mis").query("schedule == 'one_shot'").rename(columns={"mean_mis": "published"})
     return pd.DataFrame(rows).merge(printed[[*NETWORK, "published"]], on=NETWORK, how="left")
+
+
+def output_gaps(tables: Tables) -> pd.DataFrame:
+    """Mean MIS of a network's alive conv units minus that of each fc unit: a row per output, a column per network.
+
+    The networks share their dense parent, and so their output units: it is outputs that an interval has to be over.
+    """
+    units = alive_units(tables).query("alive")
+    before = units[units.kind == "conv"].groupby(NETWORK).mis.mean().rename("before")
+    own = units[units.kind == "fc"].join(before, on=NETWORK)
+    return own.assign(gap=own.before - own.mis).pivot_table(index="unit", columns=NETWORK, values="gap")
 
 
 # ------------------------------------------------------------------------------------------------ InceptionV1
@@ -304,8 +315,8 @@ def _need(tables: Tables, name: str) -> pd.DataFrame:
     return tables[name]
 
 
-def _named(means: pd.DataFrame) -> pd.DataFrame:
-    return means.assign(series=means[SERIES].astype(str).agg(", ".join, axis=1))
+def _named(means: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    return means.assign(series=means[columns].astype(str).agg(", ".join, axis=1))
 
 
 def _layer_balanced(units: pd.DataFrame) -> float:

@@ -78,6 +78,17 @@ def test_network_means_of_planted_scores():
     assert ((found.low < found.mis) & (found.mis < found.high)).all()
 
 
+def test_output_gaps_of_planted_scores():
+    """One output that scores .2 in every network; the means over outputs are the networks' own."""
+    tables = planted()
+    units = tables["unit_mis"]
+    units.loc[(units.kind == "fc") & (units.unit == 2), "mis"] = 0.2
+    gaps, means = reanalysis.output_gaps(tables), reanalysis.network_means(tables)
+    assert gaps.shape == (6, 4)
+    assert gaps.loc[2].to_numpy() == pytest.approx(means.mis_conv.to_numpy() - 0.2)
+    assert gaps.mean().to_numpy() == pytest.approx((means.mis_conv - means.mis_fc).to_numpy())
+
+
 def test_pooled_points_give_every_series_the_baseline():
     points = reanalysis.pooled_points(planted())
     assert points[points.rate == 0].mean_mis.tolist() == [0.9, 0.9]
@@ -87,7 +98,7 @@ def test_pooled_points_give_every_series_the_baseline():
 def test_corrections_of_planted_scores():
     """A rising measure with a high point from elsewhere at rate 0 falls when pooled."""
     steps = reanalysis.corrections(planted(slope=0.3), n_resamples=100).set_index("step")
-    assert steps.r["as published"] < 0 < steps.r["right baseline"]
+    assert steps.r["as published"] < 0 < steps.r["wrong baseline out"]
     assert steps.n["as published"] == 6 and steps.n["method as a factor"] == 4
     assert steps.groups["method as a factor"] == 2
     assert steps.r["dead units kept"] > 0.5
@@ -199,10 +210,13 @@ def test_unit_trends_rise_in_every_series(tables):
 
 @needs_tables
 def test_mixed_model_of_the_published_layers(tables):
-    found = reanalysis.mixed_model(tables).set_index("method")
-    assert found.converged.all() and found.networks.tolist() == [8, 16]
-    assert found.low["structured_l1"] > 0
-    assert found.low["connection_random_unmasked"] < 0 < found.slope["connection_random_unmasked"]
+    """A slope per series; without a dead unit it is that of the same units."""
+    found, trends = reanalysis.mixed_model(tables), reanalysis.unit_trends(tables, n_resamples=20)
+    assert found.converged.all() and found.networks.tolist() == [4] * 6
+    random = trends.method == "connection_random_unmasked"
+    assert random.sum() == 2 and found.slope[random].to_numpy() == pytest.approx(trends.slope[random].to_numpy())
+    assert (found.slope > 0).all() and (found.low[random] < 0).all()
+    assert found.set_index("series").low["structured_l1, sgd, 50"] > 0
 
 
 @needs_tables

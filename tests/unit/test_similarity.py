@@ -193,10 +193,14 @@ def put_files(folder: Path, branch: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "branch"),
-    [("dreamsim", "ensemble"), ("dreamsim_clip_vitb32", "clip_vitb32"), ("dreamsim_dinov2_vitb14", "dinov2_vitb14")],
+    ("name", "branch", "temperature"),
+    [
+        ("dreamsim", "ensemble", 0.16),
+        ("dreamsim_clip_vitb32", "clip_vitb32", None),
+        ("dreamsim_dinov2_vitb14", "dinov2_vitb14", None),
+    ],
 )
-def test_dreamsim_embeds_from_local_files(fake_dreamsim, tmp_path, images, name, branch):
+def test_dreamsim_embeds_from_local_files(fake_dreamsim, tmp_path, images, name, branch, temperature):
     put_files(tmp_path, branch)
     hub = torch.hub.get_dir()
     chosen = similarity.load(name, tmp_path)
@@ -206,7 +210,7 @@ def test_dreamsim_embeds_from_local_files(fake_dreamsim, tmp_path, images, name,
     np.testing.assert_allclose(rows[6], rows[0], atol=1e-6)
     assert fake_dreamsim == [{"device": "cpu", "cache_dir": str(tmp_path), "dreamsim_type": branch}]
     assert torch.hub.get_dir() == hub
-    assert (chosen.name, chosen.scale, chosen.temperature) == (name, 1, 0.16)
+    assert (chosen.name, chosen.scale, chosen.temperature) == (name, 1, temperature)
 
 
 def test_dreamsim_never_downloads_unasked(fake_dreamsim, tmp_path, images):
@@ -335,3 +339,14 @@ def test_a_missing_package_is_named(monkeypatch, name, package, message):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=message):
         similarity.load(name)
+
+
+def test_halves_keep_inner_products_of_unit_vectors_and_leave_longer_ones_whole() -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 1280)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    half = similarity.halve(unit)
+    assert half.dtype == np.float16
+    exact, rounded = unit.astype(float), half.astype(float)
+    np.testing.assert_allclose(rounded @ rounded.T, exact @ exact.T, atol=1e-3)
+    assert similarity.halve(rows).dtype == np.float32 and np.array_equal(similarity.halve(rows), rows)
+    assert similarity.halve(rows[:0]).shape == (0, 1280)

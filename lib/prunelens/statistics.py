@@ -87,15 +87,6 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def mean_p(values: ArrayLike) -> float:
-    """p value of Student's two-sided test that the mean of the present values is 0; NaN for fewer than 2 of them."""
-    values = _present(values)
-    if values.size < 2:
-        return math.nan
-    error = values.std(ddof=1) / math.sqrt(values.size)
-    return float(2 * stats.t.sf(abs(values.mean()) / error, values.size - 1)) if error > 0 else math.nan
-
-
 def share_between(values: ArrayLike, low: ArrayLike, high: float, level: float = 0.95) -> Interval:
     """Where values lie on average on the way from the mean of `low` (0) to `high` (1).
 
@@ -349,6 +340,31 @@ def within_group_correlation(
         return Correlation(r, *_fisher_interval(r, n - groups + 1, method, level), p, n, "Fisher z")
     resampled = [_within(a[rows], b[rows], codes, method) for rows in _resamples(codes, n_resamples, seed)]
     return Correlation(r, *_percentiles(resampled, level), p, n, "bootstrap")
+
+
+def correlation_lead(
+    table: pd.DataFrame,
+    measures: tuple[str, str],
+    y: str,
+    group: str,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """How much more the first of two measures correlates with y than the second, within groups (Pearson's).
+
+    The difference of two `within_group_correlation`s over the rows that have all three values. The interval resamples
+    rows within their group and takes both correlations of each resample (percentile bootstrap).
+    """
+    rows = table[[*measures, y, group]].dropna()
+    values, codes = _by_group(rows[[*measures, y]].to_numpy(float), rows[group])
+
+    def lead(values: NDArray) -> float:
+        first, second, target = values.T
+        return _within(first, target, codes, "pearson") - _within(second, target, codes, "pearson")
+
+    resampled = [lead(values[rows]) for rows in _resamples(codes, n_resamples, seed)]
+    return Interval(lead(values), *_percentiles(resampled, level))
 
 
 # ---------------------------------------------------------------------------------------------------- tests

@@ -47,14 +47,15 @@ VERSIONS = {
     "accuracy": 2,
     "costs": 1,
     "extremes": 1,
-    "embeddings": 1,
+    "embeddings": 2,
     "temperature": 1,
+    "anchors": 1,
     "scores": 2,
     "measures": 1,
     "last_layer": 1,
     "dissection": 1,
     "visualizations": 3,
-    "visual_quality": 1,
+    "visual_quality": 2,
 }
 
 SCORES = ["mis", "mis_low", "mis_high", "two_afc_accuracy", "margin"]  # of a unit; a dead one has none
@@ -76,9 +77,10 @@ class Study:
     """
 
     def __init__(self, profile: str, overrides: Iterable[str] = (), device: str = "auto", out: str = "") -> None:
-        self.profile = profiles.load(profile, list(overrides))
+        self.overrides = list(overrides)
+        self.profile = profiles.load(profile, self.overrides)
         self.device = _device(device)
-        self.store = Store(Path(out) / "runs" if out else PROJECT / "data" / "runs")
+        self.store = Store(Path(out) / "runs" if out else PROJECT / "data" / "runs", str(self.device))
         self.figures = (Path(out) if out else PROJECT) / "figures" / self.profile.name
         self.variants = variants(self.profile)
         self.more_variants = more_variants(self.profile)
@@ -370,6 +372,12 @@ class Study:
         )  # fmt: skip
         return _pack(network, masks, table)
 
+    def mask_sparsity(self, variant: Variant) -> float:
+        """The share of the prunable convs' weights that a variant's masks take."""
+        masks, layers = self.masks(variant), networks.prunable_layers(self.dense)
+        taken = sum((~masks[f"{name}.weight"]).sum().item() for name in layers if f"{name}.weight" in masks)
+        return taken / sum(layer.weight.numel() for layer in layers.values())
+
     @cached_property
     def prunable_share(self) -> float:
         """The fraction of all inference parameters that are weights of prunable convs."""
@@ -416,7 +424,7 @@ class Study:
     def _accuracy(self, variant: Variant) -> pd.DataFrame:
         arrays = self._evaluated(variant)
         # The study's Top-1 is among the data's own classes; on ImageNet that is the same as among all outputs.
-        row = {_in_our_words(name): array.item() for name, array in _unpack(arrays, "accuracy").items()}
+        row = {_in_our_words(name): array.item() for name, array in sorted(_unpack(arrays, "accuracy").items())}
         epochs = self.profile.retraining.epochs if variant.retrained else 0
         return pd.DataFrame([{"variant": str(variant), **asdict(variant), "epochs": epochs, **row}])
 
@@ -426,9 +434,9 @@ class Study:
         The numbers are ``retraining.epochs`` and those of ``pruning.iterative.epochs``.
         """
         iterative = {variant for variant in self.variants if variant.schedule == "iterative"}
-        compared = [
-            variant for variant in self.variants if {variant, replace(variant, schedule="iterative")} & iterative
-        ]
+        compared = [v for v in self.variants if v.retrained and replace(v, schedule="iterative") in iterative]
+        if not compared:
+            return self.accuracy(self.variants[:1])[:0]
         numbers = sorted({self.profile.retraining.epochs, *self.profile.pruning.iterative.epochs})
         return pd.concat([self._retrained_for(epochs).accuracy(compared) for epochs in numbers], ignore_index=True)
 
@@ -544,7 +552,7 @@ class Study:
         """The stimuli under the profile's similarity, once for the whole study: float32 (n, D)."""
         name = self.profile.interpretability.similarity
         key = self._key("embeddings", similarity=name, stimuli=self.stimuli_key)
-        return self.store.arrays("embeddings", name, key, self._embed)["embeddings"]
+        return self.store.arrays("embeddings", name, key, self._embed)["embeddings"].astype(np.float32)
 
     @cached_property
     def gram(self) -> interpretability.Gram | np.ndarray:
@@ -559,7 +567,7 @@ class Study:
 
     def _embed(self) -> Arrays:
         embeddings = self.similarity.embed(self.stimuli.images, self.profile.batch_size, self.device)
-        return {"embeddings": similarity.compress(embeddings)}
+        return {"embeddings": similarity.halve(similarity.compress(embeddings))}
 
     @cached_property
     def temperature(self) -> float:
@@ -670,6 +678,13 @@ class Study:
         "shuffled weights", the live conv units of the dense network with its weights dealt to other places of their
         layers.
         """
+        shuffled = self.network_key(Variant("shuffled_weights", seed=self.variants[0].seed))
+        key = self._key("anchors", dense=self.network_key(self.variants[0]), shuffled=shuffled,
+                        units=self.profile.interpretability.anchor_units, **self._temperature_key,
+                        **self._measure_key)  # fmt: skip
+        return self.store.table("anchors", "anchors", key, self._anchors)
+
+    def _anchors(self) -> pd.DataFrame:
         k, units, seed = self._wanted_extremes, self.profile.interpretability.anchor_units, self.profile.seed
         planted = self._score_made(interpretability.planted_units(self.embeddings, k, units, seed))
         random = self._score_made(interpretability.random_units(len(self.stimuli), units, seed))
@@ -883,30 +898,36 @@ class Study:
 
     def visualized_units(self) -> list[tuple[str, int]]:
         """Units that are drawn in every network: the profile's, and a seeded sample of each inception block's convs."""
-        named = [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
-        drawn = self._sampled_units(self.profile.visualization.per_block, "units", named)
-        position = {layer: i for i, layer in enumerate(networks.unit_layers(self.dense))}
-        chosen = [*named, *(unit for units in drawn.values() for unit in units)]
-        return sorted(chosen, key=lambda unit: (position[unit[0]], unit[1]))
+        per_block = self.profile.visualization.per_block
+        return self._in_order(self._named_units + [u for units in self._sample.values() for u in units[:per_block]])
 
     def atlas_units(self) -> dict[str, list[tuple[str, int]]]:
-        """Units of the dense network's atlas, by inception block."""
-        return self._sampled_units(self.profile.visualization.atlas, "atlas")
+        """Units of the dense network's atlas, by inception block: the `visualized_units` that live in it, then more."""
+        n, named = self.profile.visualization.atlas, self.diverse_units()
+        return {
+            block: self._in_order(([u for u in named if u[0].startswith(f"{block}.")] + units)[:n])
+            for block, units in self._sample.items()
+        }
 
-    def _sampled_units(
-        self, n: int, purpose: str, but: Iterable[tuple[str, int]] = ()
-    ) -> dict[str, list[tuple[str, int]]]:
-        """n units of each inception block's convs, which are alive in the dense network, by block."""
-        alive = self.extremes(self.variants[0])
+    @property
+    def _named_units(self) -> list[tuple[str, int]]:
+        """The units that the profile names."""
+        return [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
+
+    def _in_order(self, units: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        position = {layer: i for i, layer in enumerate(networks.unit_layers(self.dense))}
+        return sorted(units, key=lambda unit: (position[unit[0]], unit[1]))
+
+    @cached_property
+    def _sample(self) -> dict[str, list[tuple[str, int]]]:
+        """All other units of each inception block's convs that are alive in the dense network, in random order."""
+        alive, named = self.extremes(self.variants[0]), self._named_units
         blocks: dict[str, list[tuple[str, int]]] = {}
         for layer in networks.prunable_layers(self.dense):
             units = [(layer, int(unit)) for unit in np.flatnonzero(alive[f"alive/{layer}"])]
-            blocks.setdefault(layer.split(".")[0], []).extend(unit for unit in units if unit not in but)
-        rng = np.random.default_rng([self.profile.seed, *purpose.encode()])
-        return {
-            block: [units[i] for i in sorted(rng.choice(len(units), min(n, len(units)), replace=False))]
-            for block, units in blocks.items()
-        }
+            blocks.setdefault(layer.split(".")[0], []).extend(unit for unit in units if unit not in named)
+        rng = np.random.default_rng([self.profile.seed, *b"units"])
+        return {block: [units[i] for i in rng.permutation(len(units))] for block, units in blocks.items()}
 
     def visualized_variants(self) -> list[Variant]:
         """Dense to most pruned: the dense network, then each method's retrained networks by rate, first seed."""
@@ -966,8 +987,8 @@ class Study:
 
     def diverse_units(self) -> list[tuple[str, int]]:
         """The profile's units that are alive in the dense network."""
-        named = [(layer, unit) for layer, units in self.profile.visualization.units.items() for unit in units]
-        return [unit for unit, alive in zip(named, self._alive(self.variants[0], named), strict=True) if alive]
+        alive = self._alive(self.variants[0], self._named_units)
+        return [unit for unit, lives in zip(self._named_units, alive, strict=True) if lives]
 
     def diverse(self) -> Arrays:
         """The profile's units in the dense network, from several starts, as they come and pushed apart.
@@ -999,8 +1020,8 @@ class Study:
         alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0 is the
         unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures' embeddings:
         like_top, like_bottom and like_random with the K most and least activating stimuli and K random ones,
-        consistency among the pictures of one unit, like_dense with the dense network's pictures of the unit, both from
-        different starts.
+        consistency among the pictures of one unit, like_dense with the dense network's pictures of the unit if it
+        lives there, both from different starts.
         picture_mis, picture_two_afc_accuracy, picture_margin: of tasks whose explanations are the pictures.
         """
         variants, units = self.visualized_variants(), self.visualized_units()
@@ -1030,7 +1051,9 @@ class Study:
                    for side, images in sides.items()},
                 "like_random": measures.alikeness(exciting[variant], np.stack([stimuli[random]] * len(units))),
                 "consistency": measures.consistency(exciting[variant]),
-                "like_dense": measures.consistency(exciting[variant], exciting[dense]),
+                "like_dense": np.where(
+                    self._alive(dense, units), measures.consistency(exciting[variant], exciting[dense]), np.nan
+                ),
                 **{f"picture_{name}": scores[name] for name in ("mis", "two_afc_accuracy", "margin")},
             }  # fmt: skip
             table, alive = pd.DataFrame(columns), self._alive(variant, units)
@@ -1049,11 +1072,12 @@ class Study:
         embed = partial(self.similarity.embed, batch_size=self.profile.batch_size, device=self.device)
         names = [(variant, name) for variant in drawn for name in ("exciting", "inhibiting")]
         pictures = np.stack([drawn[variant][f"{name}/images"] for variant, name in names])
-        rows = np.concatenate([embed(self.stimuli.images), embed(pictures.reshape(-1, *pictures.shape[3:]))])
-        rows = similarity.compress(rows)
-        by_name = rows[len(self.stimuli) :].reshape(*pictures.shape[:3], -1)
-        found = dict(zip(names, by_name, strict=True))
-        return rows[: len(self.stimuli)], *({v: found[v, name] for v in drawn} for name in ("exciting", "inhibiting"))
+        stimuli, rows = self.embeddings, embed(pictures.reshape(-1, *pictures.shape[3:]))
+        if stimuli.shape[1] != rows.shape[1]:  # compressed coordinates know the stimuli only
+            both = similarity.compress(np.concatenate([embed(self.stimuli.images), rows]))
+            stimuli, rows = np.split(both, [len(stimuli)])
+        found = dict(zip(names, rows.reshape(*pictures.shape[:3], -1), strict=True))
+        return stimuli, *({v: found[v, name] for v in drawn} for name in ("exciting", "inhibiting"))
 
     def _alive(self, variant: Variant, units: list[tuple[str, int]]) -> np.ndarray:
         extremes = self.extremes(variant)
@@ -1081,7 +1105,8 @@ class Study:
 
         As PNG and SVG, or (vector=False), if it is made of photographs and pictures, as JPEG.
         """
-        origin = {"profile": self.profile.name, **provenance()}
+        settings = {"overrides": self.overrides, "device": str(self.device)}
+        origin = {"profile": self.profile.name, **settings, **provenance()}
         figures.save(figure, name, table, caption, self.figures, origin, vector)
         return figure if vector else DisplayedImage(filename=self.figures / f"{name}.jpg", width=800)
 

@@ -507,12 +507,6 @@ def test_holm():
 # ------------------------------------------------------------------------------------------------ shares and tests
 
 
-def test_mean_p_is_students_test():
-    values = [0.3, math.nan, 0.1, 0.5]
-    assert statistics.mean_p(values) == pytest.approx(stats.ttest_1samp([0.3, 0.1, 0.5], 0).pvalue)
-    assert math.isnan(statistics.mean_p([0.3])) and math.isnan(statistics.mean_p([0.3, 0.3]))
-
-
 def test_share_between_known_answers():
     values, way = np.array([0.6, 0.7, 0.8]), 0.4
     known = statistics.share_between(values, [0.5], 0.9)
@@ -529,3 +523,18 @@ def test_share_between_covers_the_true_share():
     low, values = rng.normal(0.57, 0.01, (2000, 3)), rng.normal(0.61, 0.02, (2000, 6))
     found = [statistics.share_between(v, anchors, 0.65) for v, anchors in zip(values, low, strict=True)]
     assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_correlation_lead_is_the_difference_of_two_correlations():
+    rng = np.random.default_rng(0)
+    layer = np.repeat(np.arange(4), 100)
+    truth = rng.normal(size=400)
+    table = pd.DataFrame({"layer": layer, "truth": truth, "near": truth + 0.5 * rng.normal(size=400) + layer})
+    table["far"] = truth + 2 * rng.normal(size=400) - layer
+    near, far = (statistics.within_group_correlation(table, name, "truth", "layer").r for name in ("near", "far"))
+    lead = statistics.correlation_lead(table, ("near", "far"), "truth", "layer", 500)
+    assert lead.mean == pytest.approx(near - far) and 0 < lead.low < lead.mean < lead.high
+    back = statistics.correlation_lead(table, ("far", "near"), "truth", "layer", 500)
+    assert (back.mean, back.low, back.high) == pytest.approx((-lead.mean, -lead.high, -lead.low))
+    same = statistics.correlation_lead(table.assign(other=table.near), ("near", "other"), "truth", "layer", 50)
+    assert same.mean == same.low == same.high == 0

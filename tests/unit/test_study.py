@@ -210,7 +210,9 @@ def test_wrong_profile_values_are_said_before_any_work(tmp_path: Path) -> None:
 
 def test_claims_are_judged_from_the_tables(study: Study) -> None:
     units = study.units()
-    table = claims.verdicts(study.accuracy(), study.network_means(units), study.class_scores(units))
+    epochs = pd.concat([study.epochs(variant) for variant in study.variants if variant.schedule == "one_shot"])
+    means, classes = study.network_means(units), study.class_scores(units)
+    table = claims.verdicts(study.accuracy(), epochs, units, means, classes)
     assert table.claim.tolist() == ["C1a", "C1b", "C2", "C3", "C4", "C5", "C6a", "C6b"]
     assert set(table.verdict) <= {"holds", "does not hold", "cannot be told", "not tested"}
 
@@ -229,6 +231,7 @@ def test_visualized_units_are_the_profiles_and_a_sample_of_every_block(study: St
     assert units == study.visualized_units()
     atlas = study.atlas_units()
     assert len(atlas) == 9 and all(layer.startswith(block) for block, chosen in atlas.items() for layer, _ in chosen)
+    assert {unit for chosen in atlas.values() for unit in chosen} >= set(units), "the atlas shows the units to follow"
 
 
 def test_pictures_of_dead_units_are_not_drawn_and_not_judged(study: Study) -> None:

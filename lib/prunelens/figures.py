@@ -1,9 +1,10 @@
 """The one style of the study's figures, the plots that several notebooks share, and how a figure is kept.
 
 A method has one color and one marker everywhere; with weights drawn anew its marker is a cross and its line thin;
-controls are grey; iterative schedules are dashed. Plots take tidy tables, return the figure, and leave it to `save` to
-write it beside the table that it shows. A point or line is the mean over seeds; its bar is the 95 % t interval over
-seeds (none with a single seed).
+controls are grey. Over rates and over compute, iterative schedules are dashed and rewound or recalibrated ones dotted,
+and the markers of all three are hollow, which tells them from one-shot where a single point has no line. Plots take
+tidy tables, return the figure, and leave it to `save` to write it beside the table that it shows. A point or line is
+the mean over seeds; its bar is the 95 % t interval over seeds (none with a single seed).
 """
 
 from __future__ import annotations
@@ -205,18 +206,24 @@ DOTTED = {"color": "#444444", "linewidth": 1, "linestyle": ":", "zorder": 2}
 def _anchored(axes: Sequence[Axes], anchors: Mapping[str, float] | None) -> None:
     """Dotted lines in all panels of a row, named to the right of the last; names move apart where lines are close.
 
-    Call it when the panels show all else, as their limits place the names.
+    An anchor above the data, with more than a quarter of the panels between it and them, has no line: its name, its
+    level and an arrow stand at the upper edge. Call it when the panels show all else, as their limits place the names.
     """
     if not anchors:
         return
     named = sorted(anchors.items(), key=lambda anchor: anchor[1])
+    bottom, top = axes[-1].get_ylim()
+    highest = top + (top - min(bottom, named[0][1])) / 3  # with a quarter of the panels above the data
     for axis in axes:
         for _, level in named:
-            axis.axhline(level, **DOTTED)
+            if level <= highest:
+                axis.axhline(level, **DOTTED)
+    bottom, top = axes[-1].get_ylim()
+    names = [name if level <= highest else f"{name} {_short(level, '.2f')} ↑" for name, level in named]
     # The places nearest to the lines that are a line of text apart (in a panel of two inches or more).
-    apart = 0.075 * np.ptp(axes[-1].get_ylim()) * np.arange(len(named))
-    places = isotonic_regression([level for _, level in named] - apart).x + apart
-    for (name, _), place in zip(named, places, strict=True):
+    apart = 0.075 * (top - bottom) * np.arange(len(named))
+    places = isotonic_regression([min(level, top) for _, level in named] - apart).x + apart
+    for name, place in zip(names, places, strict=True):
         axes[-1].annotate(
             name, (1.01, place), xycoords=("axes fraction", "data"), va="center", color="#555555", fontsize=8,
             annotation_clip=False,
@@ -576,7 +583,7 @@ def pareto(table: pd.DataFrame) -> Figure:
         for (method, schedule), rows in _by_method(shown):
             color, marker, _ = look(method)
             line = rows.groupby("pflops").top1.mean()
-            options = {"marker": marker, "markersize": 4, "linewidth": _width(method)}
+            options = {"marker": marker, "markersize": 4, "linewidth": _width(method), **_face(schedule)}
             axis.plot(line.index, line, _dashes(schedule), color=color, **options)
         means = shown[shown.rate > 0].groupby(["method", "schedule", "pflops"]).top1.mean()
         front = means.groupby("pflops").max().cummax()
@@ -816,8 +823,18 @@ def _dashes(schedule: str) -> str:
     return DASHES.get(schedule, "-")
 
 
+def _face(schedule: str) -> dict[str, str]:
+    """Hollow markers for what is not a solid line: one point alone shows no dashes."""
+    return {"markerfacecolor": "white"} if schedule in DASHES else {}
+
+
 def _width(method: str) -> float:
     return 0.8 if method.endswith("_reinitialised") else 1.6
+
+
+def _short(number: float, form: str = "g") -> str:
+    """A number without the zero before its point, where space is short."""
+    return f"{number:{form}}".lstrip("0") or "0"
 
 
 def _name(method: str, schedule: str, rate: float) -> str:
@@ -833,7 +850,8 @@ def _series(axis: Axes, rate: pd.Series, x: pd.Series, y: pd.Series, method: str
     intervals = [mean_interval(seeds) for _, seeds in y.groupby(rate)]
     means, lows, highs = np.array(intervals).T
     edge = {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.7}
-    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, linewidth=_width(method), zorder=3, **edge)
+    paint = _face(schedule) or edge
+    axis.plot(xs, means, _dashes(schedule), color=color, marker=marker, linewidth=_width(method), zorder=3, **paint)
     if rate.duplicated().any():
         axis.vlines(xs, lows, highs, color=color, linewidth=1.1, zorder=2)
         axis.scatter(x, y, s=6, color=color, alpha=0.45, linewidths=0, zorder=2)
@@ -859,7 +877,8 @@ def _legend(figure: Figure, table: pd.DataFrame, lines: bool = True, markers: bo
     schedules = set(table.schedule) if "schedule" in table else set()
     for schedule in DASHES:
         if lines and schedule in schedules:
-            handles.append(Line2D([], [], color="#555555", linestyle=DASHES[schedule], label=SCHEDULES[schedule]))
+            options = {"linestyle": DASHES[schedule], "marker": "o" if markers else "", **_face(schedule)}
+            handles.append(Line2D([], [], color="#555555", label=SCHEDULES[schedule], **options))
     if not lines and len(schedules) > 1:
         handles.append(Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="not retrained"))  # noqa: E501 # fmt: skip
     if not lines and "rate" in table:
@@ -903,7 +922,7 @@ def same_units(followed: pd.DataFrame, summary: pd.DataFrame, anchors: Mapping[s
         above.vlines(x, rows.low, rows.high, color="#222222", linewidth=1.2, zorder=3)
         above.plot(x, rows["mean"], "D", color="white", markeredgecolor="#222222", markersize=4, zorder=4)
         control = method in CONTROLS
-        above.set_xticks(x, ["before", "after"] if control else [f"{rate:g}" for rate in rows.rate], fontsize=7)
+        above.set_xticks(x, ["before", "after"] if control else [_short(rate) for rate in rows.rate], fontsize=7)
         above.set_xlabel("retraining" if control else "rate", fontsize=8)
         above.set_title(fill(look(method).label, 13), color=color, fontsize=7.5)
         units = followed[followed.method == method]

@@ -190,17 +190,17 @@ class Study:
                          train=self.train_key, validation=self.validation_key, seed=self.profile.seed)  # fmt: skip
 
     def _scratch(self) -> Arrays:
-        def compute() -> Arrays:
+        def compute(checkpoint: Path) -> Arrays:
             recipe, seed = training.effective(self.profile.network.scratch, self.device), self.profile.seed
             network = self._trainable(recipe, seed)
             networks.initialise(network, seed)
             table = training.train(
                 network, self.train_set, self.validation_set, recipe, seed=seed, device=self.device,
-                label="dense from scratch",
+                label="dense from scratch", checkpoint=checkpoint,
             )  # fmt: skip
             return _pack(network, {}, table)
 
-        return self.store.arrays("training", "dense-scratch", self._scratch_key(), compute)
+        return self._trained("dense-scratch", self._scratch_key(), compute)
 
     @property
     def scratch_epochs(self) -> pd.DataFrame:
@@ -330,12 +330,15 @@ class Study:
 
     def _step(self, variant: Variant, step: int) -> Arrays:
         """The artefact of one round of pruning and retraining: weights, masks and epochs."""
-        return self.store.arrays(
-            "training",
-            f"{variant}-step{step + 1}",
-            self._step_key(variant, step),
-            lambda: self._prune_and_retrain(variant, step),
-        )
+        compute = partial(self._prune_and_retrain, variant, step)
+        return self._trained(f"{variant}-step{step + 1}", self._step_key(variant, step), compute)
+
+    def _trained(self, slug: str, key: dict, compute: Callable[[Path], Arrays]) -> Arrays:
+        """The artefact of a training, which goes on from its checkpoint if it was cut off."""
+        checkpoint = self.store.file("training", slug, key, ".checkpoint")
+        arrays = self.store.arrays("training", slug, key, lambda: compute(checkpoint))
+        checkpoint.unlink(missing_ok=True)  # only now that the artefact is stored
+        return arrays
 
     def _step_key(self, variant: Variant, step: int) -> dict:
         # Masked and unmasked variants differ by their method's name.
@@ -353,7 +356,7 @@ class Study:
             key["tolerated"] = self.tolerated
         return {**key, "code": pruning.source(variant.pruning_method)}
 
-    def _prune_and_retrain(self, variant: Variant, step: int) -> Arrays:
+    def _prune_and_retrain(self, variant: Variant, step: int, checkpoint: Path) -> Arrays:
         recipe = self._recipe(variant).model_copy(update={"epochs": self._step_epochs(variant, step)})
         network = self._trainable(recipe, variant.seed)
         if step == 0:
@@ -368,7 +371,7 @@ class Study:
         table = training.train(
             network, self.train_set, self.validation_set, recipe, seed=variant.seed + 1000 * step, device=self.device,
             masks=masks if variant.masked else None, first_epoch=self._first_epoch(variant, step),
-            label=f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else ""),
+            label=f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else ""), checkpoint=checkpoint,
         )  # fmt: skip
         return _pack(network, masks, table)
 

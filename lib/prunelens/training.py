@@ -1,7 +1,11 @@
 """Retraining (and training from scratch) with masks that hold."""
 
+import logging
 import time
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +15,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from prunelens import evaluation, pruning
+from prunelens.artefacts import atomic, fingerprint
 from prunelens.datasets import ImageSet
 from prunelens.profiles import Training
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 60  # of training, at most, that an interruption costs beside the epoch that it hits
 
 
 def train(
@@ -26,6 +35,7 @@ def train(
     masks: pruning.Masks | None = None,
     label: str = "training",
     first_epoch: int = 0,
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train ``network`` in place; masked weights are zero after every optimiser step.
 
@@ -33,13 +43,20 @@ def train(
     its gradient on silencing the outputs of absent ones; auxiliary heads, where the network has them, add
     ``recipe.aux_weight`` times theirs. An exponential schedule goes on from ``first_epoch``.
 
+    With a ``checkpoint``, a file whose name follows from all that the training depends on, an interrupted training goes
+    on after the last epoch that it holds and gives the same network and rows, as if there had been no interruption. One
+    that is damaged or of another training is ignored, with a warning. It is still there when this returns: whoever
+    called removes it, once the result is stored.
+
     Returns one row per epoch, epoch 0 being the network as given: epoch, learning_rate (of its first step),
     train_loss, train_top1 (on augmented images, running), seconds (without validation), and the validation set's
     top1, top5, ... as ``evaluation.accuracy`` names them, in the precision of the training.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _train(network, train_set, validation_set, recipe, seed, device, masks or {}, label, first_epoch)
+        return _train(
+            network, train_set, validation_set, recipe, seed, device, masks or {}, label, first_epoch, checkpoint
+        )
 
 
 def _train(
@@ -52,18 +69,27 @@ def _train(
     masks: pruning.Masks,
     label: str,
     first_epoch: int,
+    checkpoint: Path | None,
 ) -> pd.DataFrame:
     network.to(device)
     masks = {name: mask.to(device) for name, mask in masks.items()}
     pruning.apply(network, masks)
-    rows = [{"epoch": 0, "seconds": 0.0, **_validate(network, validation_set, recipe, device)}]
     steps_per_epoch = -(-len(train_set) // recipe.batch_size)
     optimizer = _optimizer(network, recipe)
     schedule = _schedule(optimizer, recipe, steps_per_epoch, first_epoch)
     known = torch.from_numpy(train_set.logits).to(device)
     generator = torch.Generator().manual_seed(seed)
-    progress = tqdm(total=recipe.epochs * steps_per_epoch, desc=label, unit="batch", mininterval=5, leave=False)
-    for epoch in range(1, recipe.epochs + 1):
+    follows_from = {
+        "recipe": recipe.model_dump(), "seed": seed, "first_epoch": first_epoch, "device": device.type,
+        "images": len(train_set), "masks": {name: int(mask.sum()) for name, mask in masks.items()},
+        "shapes": {name: tensor.shape for name, tensor in network.state_dict().items()},
+    }  # fmt: skip
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    kept = _Checkpoint(checkpoint, fingerprint(follows_from), parts, generator, device)
+    rows = kept.load() or [{"epoch": 0, "seconds": 0.0, **_validate(network, validation_set, recipe, device)}]
+    batches = {"total": recipe.epochs * steps_per_epoch, "initial": rows[-1]["epoch"] * steps_per_epoch}
+    progress = tqdm(**batches, desc=label, unit="batch", mininterval=5, leave=False)
+    for epoch in range(len(rows), recipe.epochs + 1):
         started = time.perf_counter()
         learning_rate = optimizer.param_groups[0]["lr"]
         losses, hits = [], 0
@@ -94,10 +120,67 @@ def _train(
                 **_validate(network, validation_set, recipe, device),
             }
         )
+        kept.save(rows)
         progress.set_postfix(epoch=epoch, top1=f"{rows[-1]['top1_known']:.3f}")
     progress.close()
     network.eval()
     return pd.DataFrame(rows)
+
+
+@dataclass
+class _Checkpoint:
+    """A file of all that the rest of a training follows from after an epoch; without a file, nothing is kept."""
+
+    file: Path | None
+    training: str  # tells this training from others
+    parts: dict[str, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler]
+    generator: torch.Generator
+    device: torch.device
+    saved: float = field(default_factory=time.monotonic)
+
+    def save(self, rows: list[dict[str, float]]) -> None:
+        """Write the file, unless it was written, or the training began, less than ``CHECKPOINT_SECONDS`` ago."""
+        if self.file is None or time.monotonic() - self.saved < CHECKPOINT_SECONDS:
+            return
+        state = {
+            "training": self.training,
+            "rows": rows,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),  # of dropout
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        with atomic(self.file) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
+        self.saved = time.monotonic()
+
+    def load(self) -> list[dict[str, float]]:
+        """Set everything to where the file's last epoch ended; returns the rows until then, none where it is no use."""
+        state = self._read()
+        if state is None:
+            return []
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+        return state["rows"]
+
+    def _read(self) -> dict | None:
+        if self.file is None or not self.file.exists():
+            return None
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                if damaged := archive.testzip():  # torch.load does not look at checksums
+                    raise ValueError(f"its {damaged} does not match its checksum")
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["training"] != self.training:
+                raise ValueError("it is of another training")
+            return state
+        except Exception as error:  # a damaged file can raise anything
+            log.warning("%s is no checkpoint to go on from: %s; the training begins anew", self.file, error)
+            return None
 
 
 def effective(recipe: Training, device: torch.device) -> Training:

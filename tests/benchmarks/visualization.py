@@ -1,7 +1,8 @@
 """What a feature visualization costs: `python tests/benchmarks/visualization.py`, about 10 minutes on 2 cores.
 
 Prints images x steps per second of units drawn as one batch, and one by one by lucent's `render_vis` with the same
-size, steps, parameterisation and transforms, in turns; whether both drew the same; and the memory of more units.
+size, steps, parameterisation and transforms, in turns; whether both drew the same; and the memory of a batch's worth of
+units and of four times as many.
 Other starts for units that are not excited, which lucent does not try, are left out: 24 steps are few.
 Runs on a GPU where there is one, as lucent does.
 """
@@ -9,6 +10,8 @@ Runs on a GPU where there is one, as lucent does.
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from unittest import mock
@@ -28,17 +31,20 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}")
-    network = networks.build("googlenet", num_classes=1000).to(device).eval()
-    networks.initialise(network, 0)
+    # First: the peak of a process begins at what its parent held when it started it.
+    for n in (32, 128):
+        print(f"64 px, {n} units: peak memory {memory_of_another_process(n)} MB")
+    network = googlenet(device)
     with mock.patch.object(visualization, "RESTARTS", 0):
         for size in (64, 128, 224):
             for layer in LAYERS if size < 224 else LAYERS[1:2]:
                 compare(network, layer, size)
-    before = peak_memory()
-    visualize(network, units(LAYERS[1], 4 * UNITS), size=128, steps=2, seed=0)
-    print(
-        f"peak memory: {before:.0f} MB with {UNITS} units at 224 px, {peak_memory():.0f} MB after {4 * UNITS} at 128 px"
-    )
+
+
+def googlenet(device: str) -> torch.nn.Module:
+    network = networks.build("googlenet", num_classes=1000).to(device).eval()
+    networks.initialise(network, 0)
+    return network
 
 
 def units(layer: str, n: int) -> list[tuple[str, int]]:
@@ -86,10 +92,23 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory() -> float:
-    """MB that the process has ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory_of_another_process(n: int) -> int:
+    """MB that it ever holds to draw n units: on the GPU, or of a CPU's memory with Python and the libraries."""
+    found = subprocess.run([sys.executable, __file__, str(n)], check=True, stdout=subprocess.PIPE, text=True)
+    return int(found.stdout)
+
+
+def peak_memory(n: int) -> int:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with mock.patch.object(visualization, "RESTARTS", 0):
+        visualize(googlenet(device), units(LAYERS[2], n), size=64, steps=4, seed=0)
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        print(peak_memory(int(sys.argv[1])))
+    else:
+        main()

@@ -277,12 +277,28 @@ def apart(texts: list[Text]) -> bool:
 def test_anchors_are_lines_in_every_panel_of_a_row_with_names_apart(name):
     figure = all_plots()[name]()
     figure.canvas.draw()
-    names = [text for axis in figure.axes for text in axis.texts if text.get_text() in ANCHORS]
-    assert sorted(text.get_text() for text in names) == sorted(ANCHORS) and apart(names)
+    far = " .90 ↑"
+    names = [text for axis in figure.axes for text in axis.texts if text.get_text().removesuffix(far) in ANCHORS]
+    assert sorted(text.get_text().removesuffix(far) for text in names) == sorted(ANCHORS) and apart(names)
+    shown = {ANCHORS[text.get_text()] for text in names if not text.get_text().endswith(far)}
     row = figure.axes[: {"measure by rate, anchors": 2, "same units": 2}.get(name, 1)]
     for axis in figure.axes:
-        levels = {one.get_ydata()[0] for one in axis.lines if one.get_linestyle() == ":"}
-        assert levels >= set(ANCHORS.values()) if axis in row else not levels & set(ANCHORS.values())
+        levels = {one.get_ydata()[0] for one in axis.lines if one.get_linestyle() == ":"} & set(ANCHORS.values())
+        assert levels == (shown if axis in row else set())
+
+
+def test_an_anchor_far_above_the_data_does_not_flatten_them():
+    """Data and the anchor below them span .2, three quarters of what ends at .7667."""
+    figure, [[axis]] = figures.canvas()
+    axis.plot([0, 1], [0.6, 0.7])
+    axis.margins(y=0)
+    figures._anchored([axis], {"planted": 0.77, "near": 0.76, "random": 0.5})
+    figure.canvas.draw()
+    assert axis.get_ylim() == pytest.approx((0.5, 0.76))
+    assert [one.get_ydata()[0] for one in axis.lines[1:]] == [0.5, 0.76]
+    places = {text.get_text(): text.xy[1] for text in axis.texts}
+    assert set(places) == {"planted .77 ↑", "near", "random"}
+    assert places["planted .77 ↑"] == pytest.approx(0.76, abs=0.02) and places["random"] == 0.5
 
 
 def test_methods_have_their_own_looks():
@@ -328,6 +344,21 @@ def test_accuracy_by_rate_panels_and_references():
 def test_a_single_seed_has_no_interval():
     axis = figures.accuracy_by_rate(accuracies(1)).axes[1]
     assert not axis.collections
+
+
+@pytest.mark.parametrize("schedule", ["iterative", "rewound"])
+def test_a_single_point_of_another_schedule_is_hollow_as_its_legend(schedule):
+    renamed = {"schedule": {"iterative": schedule}}
+    by_rate = accuracies().query("schedule != 'iterative' or rate == 0.8").replace(renamed)
+    for figure in (figures.accuracy_by_rate(by_rate), figures.pareto(courses_of_compute().replace(renamed))):
+        squares = [one for one in figure.axes[-1].lines if one.get_marker() == "s"]
+        (hollow,) = [one for one in squares if one.get_markerfacecolor() == "white"]
+        assert len(squares) == 2 and len(hollow.get_xdata()) == 1
+        assert to_hex(hollow.get_markeredgecolor()) == METHOD_COLORS["structured_l1"].lower()
+        named = {one.get_label(): one for one in figure.legends[0].legend_handles}
+        legend = named[figures.SCHEDULES[schedule]]
+        assert legend.get_markerfacecolor() == "white" and legend.get_marker() == "o"
+        assert named[LOOKS["structured_l1"].label].get_markerfacecolor() != "white"
 
 
 def test_sparsity_axis_is_not_set_aside():
@@ -610,7 +641,7 @@ def test_same_units_have_a_column_per_method_with_the_last_network_below():
     figure = figures.same_units(*followed())
     above, below = figure.axes[:2], figure.axes[2:]
     assert [[tick.get_text() for tick in axis.get_xticklabels()] for axis in above] == [
-        ["before", "after"], ["0", "0.4", "0.8"],
+        ["before", "after"], ["0", ".4", ".8"],
     ]  # fmt: skip
     median, mean = above[1].lines
     assert (

@@ -208,6 +208,18 @@ def test_wrong_profile_values_are_said_before_any_work(tmp_path: Path) -> None:
         Study("smoke", [], "cuda" if not torch.cuda.is_available() else "never", str(tmp_path))
 
 
+def test_a_training_that_is_killed_before_it_is_stored_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunelens.training.CHECKPOINT_SECONDS", 0)
+    variant, killed = Variant("structured_l1", 0.8, "one_shot", 0), Study("smoke", TINY, "cpu", str(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("prunelens.study._pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.network(variant)
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
+    monkeypatch.setattr("prunelens.training._batches", lambda *_: pytest.fail("trained again"))
+    assert killed.epochs(variant).epoch.tolist() == [0, 1, 2]
+    assert not list(tmp_path.rglob("*.checkpoint"))
+
+
 def test_claims_are_judged_from_the_tables(study: Study) -> None:
     units = study.units()
     epochs = pd.concat([study.epochs(variant) for variant in study.variants if variant.schedule == "one_shot"])

@@ -1,4 +1,6 @@
-"""Retraining: masks hold, seeds decide, and a network can learn."""
+"""Retraining: masks hold, seeds decide, an interruption costs little, and a network can learn."""
+
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from prunelens.profiles import Training
 CPU = torch.device("cpu")
 TRAIN, VALIDATION = textures.compose(48, 32, "train", 0), textures.compose(16, 32, "validation", 0)
 RECIPE = Training(epochs=2, batch_size=16, learning_rate=0.02, smallest_crop=0.5)
+ONE_EPOCH = RECIPE.model_copy(update={"epochs": 1})
 
 
 def dense(architecture: str = "googlenet") -> nn.Module:
@@ -60,6 +63,105 @@ def test_the_seed_decides_everything() -> None:
     pd.testing.assert_frame_equal(first[timeless], second[timeless])
     assert torch.equal(one.fc.weight, same.fc.weight) and not torch.equal(one.fc.weight, other.fc.weight)
     assert not first.train_loss.equals(third.train_loss)
+
+
+class Killed(BaseException):
+    pass
+
+
+def resumed(network: nn.Module, recipe: Training, masks: pruning.Masks, checkpoint: Path | None) -> pd.DataFrame:
+    options = {"seed": 0, "device": CPU, "masks": masks, "checkpoint": checkpoint}
+    return training.train(network, TRAIN, VALIDATION, recipe, **options)
+
+
+def pruned() -> tuple[nn.Module, pruning.Masks]:
+    network = dense()
+    return network, pruning.prune(network, pruning.connection_l1, 0.8, 0)
+
+
+def assert_same_training(one: tuple[nn.Module, pd.DataFrame], other: tuple[nn.Module, pd.DataFrame]) -> None:
+    pd.testing.assert_frame_equal(one[1].drop(columns="seconds"), other[1].drop(columns="seconds"), check_exact=True)
+    states = one[0].state_dict(), other[0].state_dict()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.parametrize(
+    "update",
+    [{}, {"optimizer": "adam", "schedule": "one_cycle", "learning_rate": 0.001}],
+    ids=["sgd, exponential", "adam, one cycle"],
+)
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch, update: dict) -> None:
+    recipe, checkpoint = RECIPE.model_copy(update={"epochs": 3, **update}), tmp_path / "new" / "network.checkpoint"
+    straight, masks = pruned()
+    expected = resumed(straight, recipe, masks, None)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    validate, epochs = training._validate, iter(range(4))
+
+    def killed_in_epoch_3(*arguments: object) -> dict[str, float]:
+        if next(epochs) == 3:
+            raise Killed
+        return validate(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "_validate", killed_in_epoch_3)
+        resumed(pruned()[0], recipe, masks, checkpoint)
+    kept = torch.load(checkpoint, weights_only=True)["rows"]
+    assert [row["epoch"] for row in kept] == [0, 1, 2]
+    network = dense()
+    found = resumed(network, recipe, masks, checkpoint)
+    assert_same_training((network, found), (straight, expected))
+    assert found.seconds[:3].tolist() == [row["seconds"] for row in kept], "no epoch was trained again"
+    assert [file.name for file in checkpoint.parent.iterdir()] == [checkpoint.name], "the caller removes it"
+
+
+def test_a_finished_training_is_not_repeated_before_its_result_is_stored(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    (network, masks), (again, _) = pruned(), pruned()
+    expected = resumed(network, ONE_EPOCH, masks, tmp_path / "checkpoint")
+    monkeypatch.setattr(training, "_batches", lambda *_: pytest.fail("trained again"))
+    found = resumed(again, ONE_EPOCH, masks, tmp_path / "checkpoint")
+    assert_same_training((again, found), (network, expected))
+
+
+def test_quick_trainings_write_no_checkpoint(tmp_path: Path) -> None:
+    network, masks = pruned()
+    resumed(network, ONE_EPOCH, masks, tmp_path / "checkpoint")
+    assert not list(tmp_path.iterdir())
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # in a weight, where torch.load would not notice
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped bit": flip,
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
+    "empty": lambda file: file.write_bytes(b""),
+    "no checkpoint": lambda file: torch.save({"weights": torch.zeros(2)}, file),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_said_and_ignored(tmp_path: Path, monkeypatch, caplog, damage: str) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    (network, masks), (again, _), checkpoint = pruned(), pruned(), tmp_path / "network.checkpoint"
+    expected = resumed(network, ONE_EPOCH, masks, checkpoint)
+    DAMAGES[damage](checkpoint)
+    found = resumed(again, ONE_EPOCH, masks, checkpoint)
+    assert f"{checkpoint} is no checkpoint to go on from" in caplog.text
+    assert_same_training((again, found), (network, expected))
+    assert found.seconds[1] != expected.seconds[1], "trained anew"
+
+
+def test_a_checkpoint_of_another_training_is_said_and_ignored(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    (network, masks), (again, _), checkpoint = pruned(), pruned(), tmp_path / "network.checkpoint"
+    resumed(dense("bvlc_googlenet"), ONE_EPOCH.model_copy(update={"learning_rate": 0.001}), {}, checkpoint)
+    found = resumed(again, ONE_EPOCH, masks, checkpoint)
+    assert "it is of another training" in caplog.text
+    assert_same_training((again, found), (network, resumed(network, ONE_EPOCH, masks, None)))
 
 
 def test_recalibration_moves_batchnorm_statistics_alone_and_repairs_them() -> None:

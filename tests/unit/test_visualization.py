@@ -97,6 +97,20 @@ def test_picture_does_not_depend_on_the_other_units(network, chunk):
     assert len({image.tobytes() for image in together.images}) == len(UNITS)
 
 
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({}, 32), ({"chunk": 4}, 4), ({"chunk": 5, "starts": 2}, 4), ({"chunk": 1, "starts": 2}, 2)],
+    ids=["default", "chunk", "starts", "at least one unit"],
+)
+def test_no_forward_pass_has_more_images_than_the_chunk(network, options, most):
+    """However many units there are, other starts and the check of their objectives included."""
+    seen = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    visualize(network, UNITS * 14, size=32, steps=1, seed=3, **options)
+    handle.remove()
+    assert max(seen) == most
+
+
 def test_objective_is_the_mean_activation_on_the_returned_image(network):
     network.eval()
     found = visualize(network, UNITS, **SETTINGS)

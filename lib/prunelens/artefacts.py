@@ -113,9 +113,11 @@ def atomic(file: Path) -> Iterator[Path]:
 
 
 def _remove_drafts(file: Path) -> None:
-    """What killed processes wrote of the artefact and its note. Call it under the lock: then nobody is writing them."""
-    for draft in (*file.parent.glob(f".*-{file.name}"), *file.parent.glob(f".*-{file.name}.json")):
-        draft.unlink(missing_ok=True)
+    """What killed processes wrote of the artefact, its note and its checkpoint. Call it under the lock: then nobody is
+    writing them."""
+    for name in (file.name, f"{file.name}.json", f"{file.stem}.checkpoint"):
+        for draft in file.parent.glob(f".*-{name}"):
+            draft.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:

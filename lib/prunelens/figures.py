@@ -274,12 +274,16 @@ def measure_by_rate(
     return figure
 
 
-def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
+def quality_by_rate(
+    table: pd.DataFrame,
+    panels: Mapping[str, tuple[str, str]],
+    anchors: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
     """Means over units against the rate, one panel per quantity, with 95 % t intervals over units.
 
     table: one row per network and unit: method, rate and the quantities, NaN for units that are dead. panels: title ->
     (quantity, the quantity drawn in grey to compare it with, or ""); the title says what is grey. Every method's line
-    starts at the dense network.
+    starts at the dense network. anchors: title -> named dotted lines of that panel, which is best in the last column.
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -297,6 +301,7 @@ def quality_by_rate(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) 
                 axis.plot(x, [m.mean for m in means], color=color, linewidth=width, marker=style.marker, markersize=4)
                 axis.vlines(x, [m.low for m in means], [m.high for m in means], color=color, linewidth=width)
         axis.set_title(title, fontsize=9)
+        _anchored([axis], (anchors or {}).get(title))
     for axis in list(axes.flat)[len(panels) :]:
         axis.axis("off")
     for axis in axes[-1]:

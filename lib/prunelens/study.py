@@ -558,9 +558,10 @@ class Study:
         return self.store.arrays("embeddings", name, key, self._embed)["embeddings"].astype(np.float32)
 
     @cached_property
-    def gram(self) -> interpretability.Gram | np.ndarray:
+    def gram(self) -> interpretability.Gram | torch.Tensor:
         """What margins are read from: the stimuli's inner products, or the embeddings of too many of them for that."""
-        return interpretability.gram(self.embeddings) if len(self.stimuli) <= LARGE else self.embeddings
+        embeddings = torch.from_numpy(self.embeddings).to(self.device)
+        return interpretability.gram(embeddings) if len(self.stimuli) <= LARGE else embeddings
 
     @cached_property
     def similarity(self) -> similarity.Similarity:

@@ -583,6 +583,13 @@ def test_forest_shows_the_ends_of_an_interval_that_the_marker_would_hide():
     assert bar.get_markersize() > point.get_markersize() and not point.get_clip_on()
 
 
+def test_quality_by_rate_names_the_anchors_of_their_panel_alone():
+    panels = {"a": ("like_dense", ""), "b": ("dense_consistency", "")}
+    level = qualities().dense_consistency.mean()
+    without, anchored = figures.quality_by_rate(qualities(), panels, {"b": {"random": level}}).axes[:2]
+    assert not without.texts and [text.get_text() for text in anchored.texts] == ["random"]
+
+
 def test_quality_by_rate_draws_means_of_the_live_units_and_the_grey_of_its_panel():
     axis = figures.quality_by_rate(qualities(), {"panel": ("like_dense", "dense_consistency")}).axes[0]
     grey, drawn = axis.lines

@@ -4,10 +4,16 @@ Every number, verdict and reason is computed from the tables. A verdict is "hold
 interval or test decides, "cannot be told" where it does not, and "not tested" where the profile has no networks for it.
 Seeds of one configuration share the dense parent and, unless the method is random, the mask: where a claim is about
 other configurations they are averaged, where it is about other runs of the same one the interval is over them.
+
+Notebook 08 keeps the tables beside the verdicts, so that others can judge them by other rules, and all of them again:
+
+    python -m prunelens.claims figures/quick
 """
 
+import sys
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -53,6 +59,32 @@ class Compared(NamedTuple):
         return (
             f"{reason}, and retraining has not settled: its last epoch brought {self.rising}" if self.rising else reason
         )
+
+
+EVIDENCE = ("accuracy", "epochs", "units", "means", "classes", "truth")  # the tables of `judge`
+UNIT = [*CONFIGURATION, "seed", "variant", "layer", "kind", "unit", "alive", "mis"]  # what claims ask of a unit
+
+
+def judge(
+    accuracy: pd.DataFrame,
+    epochs: pd.DataFrame,
+    units: pd.DataFrame,
+    means: pd.DataFrame,
+    classes: pd.DataFrame,
+    truth: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """`verdicts` and `open_questions` in one table."""
+    claimed = verdicts(accuracy, epochs, units, means, classes)
+    return pd.concat([claimed, open_questions(accuracy, units, classes, truth)], ignore_index=True)
+
+
+def judge_again(folder: Path) -> pd.DataFrame:
+    """`judge` of the tables that notebook 08 kept in a folder of figures.
+
+    Raises FileNotFoundError naming a table that is not there; one of known concepts need not be.
+    """
+    files = {name: folder / f"08_{name}.parquet" for name in EVIDENCE}
+    return judge(**{name: pd.read_parquet(file) for name, file in files.items() if name != "truth" or file.exists()})
 
 
 def verdicts(
@@ -714,3 +746,7 @@ def answer(row: Verdict | pd.Series) -> str:
 def summary(table: pd.DataFrame) -> Iterable[str]:
     """One line of text per verdict."""
     return (f"{row.claim}, {row.statement}: **{row.verdict}** ({row.ours})" for row in table.itertuples())
+
+
+if __name__ == "__main__":
+    judge_again(Path(sys.argv[1])).to_csv(Path(sys.argv[1]) / "08_verdicts.csv", index=False)

@@ -34,7 +34,7 @@ from prunelens import (
     training,
     visualization,
 )
-from prunelens.artefacts import PROJECT, Arrays, Store, fingerprint, provenance, sha256, write_text
+from prunelens.artefacts import PROJECT, Arrays, Store, atomic, fingerprint, provenance, sha256, write_text
 from prunelens.datasets import ImageSet
 from prunelens.variants import CONTROLS, Variant, more_variants, variants
 
@@ -1118,6 +1118,12 @@ class Study:
         """Save a table that belongs to no figure as CSV, and return it."""
         write_text(self.figures / f"{name}.csv", table.to_csv(index=False))
         return table
+
+    def evidence(self, tables: dict[str, pd.DataFrame]) -> None:
+        """Save the tables that claims are judged by (`claims.judge`), as Parquet: those of units are long."""
+        for name, table in tables.items():
+            with atomic(self.figures / f"08_{name}.parquet") as draft:
+                table.to_parquet(draft, index=False)
 
     def tables_of_profiles(self, name: str) -> dict[str, pd.DataFrame]:
         """The table of that name of this profile, and after it of every other whose figures lie beside."""

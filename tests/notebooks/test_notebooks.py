@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from prunelens import runner
+from prunelens import claims, runner
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -36,6 +36,12 @@ def test_index_links_every_notebook_and_shows_every_figure(out: Path) -> None:
     index = (out / "figures" / "smoke" / "index.html").read_text()
     assert all(path.stem in index for path in NOTEBOOKS)
     assert all(file.name in index for file in (out / "figures" / "smoke").iterdir() if file.suffix in (".png", ".jpg"))
+
+
+def test_verdicts_follow_from_the_tables_beside_them(out: Path) -> None:
+    folder = out / "figures" / "smoke"
+    again = claims.judge_again(folder).to_csv(index=False)
+    assert again == (folder / "08_verdicts.csv").read_text()
 
 
 def test_second_run_computes_nothing_anew(out: Path) -> None:

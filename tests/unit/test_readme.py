@@ -1,10 +1,12 @@
-"""README's verdicts are those of the committed tables, and its links to files lead to files."""
+"""README's verdicts are those of the committed tables, which follow from the evidence beside them; links lead to files."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from prunelens import claims
 
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -24,3 +26,8 @@ def test_links_lead_to_files() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (PROJECT / link).exists()] == []
+
+
+@pytest.mark.parametrize("folder", sorted(file.parent for file in PROJECT.glob("figures/*/08_units.parquet")))
+def test_committed_verdicts_follow_from_the_committed_tables(folder: Path) -> None:
+    assert claims.judge_again(folder).to_csv(index=False) == (folder / "08_verdicts.csv").read_text()

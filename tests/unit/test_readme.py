@@ -1,4 +1,4 @@
-"""README's verdicts are those of the committed tables, which follow from the evidence beside them; links lead to files."""
+"""README's verdicts are those of the committed tables, which follow from the evidence beside them; links lead."""
 
 import re
 from pathlib import Path

@@ -15,7 +15,6 @@ import torch
 from IPython.display import Image as DisplayedImage
 from matplotlib.figure import Figure
 from torch import nn
-from tqdm.auto import tqdm
 
 from prunelens import (
     activations,
@@ -26,6 +25,7 @@ from prunelens import (
     interpretability,
     measures,
     networks,
+    processes,
     profiles,
     pruning,
     sensitivity,
@@ -90,6 +90,8 @@ class Study:
         torch.set_flush_denormal(True)
         # TensorFloat-32 would tie or swap what ranks images, and make results depend on the batch size.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # several networks are computed at once instead
         figures.style()
 
     # ------------------------------------------------------------------------------------------------- images
@@ -250,15 +252,17 @@ class Study:
         wanted, images = self.profile.sensitivity, self._sensitivity_images
         settings = {"methods": wanted.methods, "rates": wanted.rates, "seed": self.profile.seed}
         blocks = [name for name in networks.stages(self.dense) if name.startswith("inception")]
-        tables = []
-        for block in tqdm(blocks, desc="sensitivity", unit="block", mininterval=5):
+
+        def scanned(block: str) -> pd.DataFrame:
             key = self._key("sensitivity", dense=self.dense_key, images=_images_key(images), block=block, **settings,
                             code=[pruning.source(method) for method in wanted.methods])  # fmt: skip
-            compute = lambda block=block: sensitivity.scan(  # noqa: E731
+            compute = lambda: sensitivity.scan(  # noqa: E731
                 self.dense, images, block, batch_size=self.profile.batch_size, device=self.device, **settings
             )
-            tables.append(self.store.table("sensitivity", block, key, compute).rename(columns=_in_our_words))
-        return pd.concat(tables, ignore_index=True)
+            return self.store.table("sensitivity", block, key, compute)
+
+        processes.run(scanned, blocks, "sensitivity", self.device)
+        return pd.concat([scanned(block) for block in blocks], ignore_index=True).rename(columns=_in_our_words)
 
     @cached_property
     def sensitivity_dense(self) -> float:
@@ -282,17 +286,19 @@ class Study:
         table = self.sensitivity().query("method == 'unstructured_local'")
         return sensitivity.tolerated(table, self.sensitivity_dense, self.profile.sensitivity.tolerance)
 
-    def epochs(self, variant: Variant) -> pd.DataFrame:
-        """Loss and accuracy of every epoch of a variant's retraining, steps of an iterative schedule in a row."""
+    def epochs(self, chosen: Iterable[Variant]) -> pd.DataFrame:
+        """Loss and accuracy of every epoch of each variant's retraining, steps of an iterative schedule in a row."""
+        return self._rows(self._epochs, chosen, "retraining")
+
+    def _epochs(self, variant: Variant) -> pd.DataFrame:
         tables, before = [], 0
         for step in range(self._steps(variant)):
             table = pd.DataFrame(_unpack(self._step(variant, step), "epoch")).assign(step=step)
             # A later step's epoch 0 is the network just pruned; only the first step's has a place on the axis.
             tables.append(table[table.epoch >= min(step, 1)].assign(epoch=lambda t, before=before: t.epoch + before))
             before += int(table.epoch.max())
-        columns = {"train_loss": "loss"}
-        table = pd.concat(tables, ignore_index=True).assign(variant=str(variant), **asdict(variant))
-        return table.rename(columns=_in_our_words).rename(columns=columns)
+        table = pd.concat(tables, ignore_index=True)
+        return table.rename(columns=_in_our_words).rename(columns={"train_loss": "loss"})
 
     def _steps(self, variant: Variant) -> int:
         return self.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
@@ -421,8 +427,7 @@ class Study:
 
     def accuracy(self, only: Iterable[Variant] | None = None) -> pd.DataFrame:
         """One row per variant: what it is, its measured sparsity, and its accuracy on the validation set."""
-        rows = [self._accuracy(variant) for variant in self._each(only, "accuracy")]
-        return pd.concat(rows, ignore_index=True)
+        return self._rows(self._accuracy, self.variants if only is None else only, "accuracy")
 
     def _accuracy(self, variant: Variant) -> pd.DataFrame:
         arrays = self._evaluated(variant)
@@ -621,11 +626,7 @@ class Study:
 
         Dead units are listed with alive = False and no scores.
         """
-        tables = [
-            self._scores(variant).assign(variant=str(variant), **asdict(variant))
-            for variant in self._each(self.scored if only is None else only, "MIS")
-        ]
-        return pd.concat(tables, ignore_index=True)
+        return self._rows(self._scores, self.scored if only is None else only, "MIS")
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
         key = self._key("scores", network=self.network_key(variant), **self._temperature_key, **self._measure_key)
@@ -654,13 +655,12 @@ class Study:
         """
         if not activations.batch_norm_layers(self.dense):
             return pd.DataFrame(columns=["layer", "unit", "alive", "mis", "conv_mis", *Variant.__dataclass_fields__])
-        tables = []
-        for variant in self._each(self.most_pruned, "BatchNorms"):
-            convs = self._scores(variant).set_index(["layer", "unit"]).mis
-            table = self._batch_norm_scores(variant)
-            conv_mis = convs.reindex(pd.MultiIndex.from_frame(table[["layer", "unit"]])).to_numpy()
-            tables.append(table.assign(conv_mis=conv_mis, variant=str(variant), **asdict(variant)))
-        return pd.concat(tables, ignore_index=True)
+        return self._rows(self._batch_norms, self.most_pruned, "BatchNorms")
+
+    def _batch_norms(self, variant: Variant) -> pd.DataFrame:
+        convs = self._scores(variant).set_index(["layer", "unit"]).mis
+        table = self._batch_norm_scores(variant)
+        return table.assign(conv_mis=convs.reindex(pd.MultiIndex.from_frame(table[["layer", "unit"]])).to_numpy())
 
     def _batch_norm_scores(self, variant: Variant) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
@@ -717,10 +717,7 @@ class Study:
         """
         first = self.variants[0].seed
         judged = [v for v in self.variants if v.seed == first and (v.retrained or v.rate == 0)]
-        chosen = judged if only is None else only
-        tables = [self._measured(variant).assign(variant=str(variant), **asdict(variant))
-                  for variant in self._each(chosen, "measures")]  # fmt: skip
-        return pd.concat(tables, ignore_index=True)
+        return self._rows(self._measured, judged if only is None else only, "measures")
 
     def _measured(self, variant: Variant) -> pd.DataFrame:
         key = self._key("measures", network=self.network_key(variant), **self._measure_key)
@@ -775,9 +772,7 @@ class Study:
         saturated_top: share of top images whose probability is above 1 - 1e-6; saturated_bottom: of bottom images
         whose probability is exactly 0 as a float32.
         """
-        tables = [self._last_layer(variant).assign(variant=str(variant), **asdict(variant))
-                  for variant in self._each(self.most_pruned if only is None else only, "last layer")]  # fmt: skip
-        return pd.concat(tables, ignore_index=True)
+        return self._rows(self._last_layer, self.most_pruned if only is None else only, "last layer")
 
     def _last_layer(self, variant: Variant) -> pd.DataFrame:
         key = self._key("last_layer", network=self.network_key(variant), classes=self.validation_set.logits.tolist(),
@@ -836,9 +831,7 @@ class Study:
         is the profiles' default; see ``measures.dissect``. Raises ValueError where no concepts are known.
         """
         chosen = [Variant("random_init", seed=self.variants[0].seed), *self.most_pruned] if only is None else only
-        tables = [self._dissected(variant).assign(variant=str(variant), **asdict(variant))
-                  for variant in self._each(chosen, "dissection")]  # fmt: skip
-        return pd.concat(tables, ignore_index=True)
+        return self._rows(self._dissected, chosen, "dissection")
 
     def _dissected(self, variant: Variant) -> pd.DataFrame:
         wanted = self.profile.interpretability
@@ -939,6 +932,12 @@ class Study:
         return [self.variants[0]] + [
             Variant(method, rate, "one_shot", seed) for method in wanted.methods for rate in wanted.rates
         ]
+
+    def draw(self) -> None:
+        """Compute all pictures: of every network, of the atlas and of diversity."""
+        pictures = [*((self.visualize, variant) for variant in self.visualized_variants()), (self.diverse,)]
+        pictures += [(self.atlas, block) for block in self.atlas_units()]
+        processes.run(lambda i: pictures[i][0](*pictures[i][1:]), range(len(pictures)), "pictures", self.device)
 
     def visualize(self, variant: Variant) -> Arrays:
         """The `visualized_units` in one network, as pictures that excite and pictures that inhibit each.
@@ -1132,8 +1131,13 @@ class Study:
         others = [profile for profile in files if profile not in (ours, "smoke")]
         return {profile: pd.read_csv(files[profile]) for profile in [ours, *others]}
 
-    def _each(self, only: Iterable[Variant] | None, label: str) -> Iterable[Variant]:
-        return tqdm(list(self.variants if only is None else only), desc=label, unit="network", mininterval=5)
+    def _rows(self, part: Callable[[Variant], pd.DataFrame], chosen: Iterable[Variant], label: str) -> pd.DataFrame:
+        """What a method that computes or loads has to say of each variant, one below the other."""
+        chosen = list(chosen)
+        processes.run(part, chosen, label, self.device)
+        return pd.concat(
+            [part(variant).assign(variant=str(variant), **asdict(variant)) for variant in chosen], ignore_index=True
+        )
 
 
 def _batch_norms_by_conv(network: nn.Module) -> dict[str, nn.Module]:

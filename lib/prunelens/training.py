@@ -72,7 +72,8 @@ def _train(
     checkpoint: Path | None,
 ) -> pd.DataFrame:
     network.to(device)
-    masks = {name: mask.to(device) for name, mask in masks.items()}
+    # As numbers: an optimiser step that multiplies by booleans spends as long on masks as on the weights.
+    masks = {name: mask.to(device, network.get_parameter(name).dtype) for name, mask in masks.items()}
     pruning.apply(network, masks)
     steps_per_epoch = -(-len(train_set) // recipe.batch_size)
     optimizer = _optimizer(network, recipe)

@@ -51,7 +51,7 @@ def test_iterative_masks_reach_the_rate_and_only_grow(study: Study) -> None:
 
 
 def test_epochs_of_an_iterative_schedule_follow_each_other(study: Study) -> None:
-    table = study.epochs(Variant("structured_l1", 0.8, "iterative", 0))
+    table = study.epochs([Variant("structured_l1", 0.8, "iterative", 0)])
     assert table.epoch.tolist() == [0, 1, 2] and table.step.tolist() == [0, 0, 1]
     assert table.loss.isna().tolist() == [True, False, False]
 
@@ -64,7 +64,7 @@ def test_iterative_and_one_shot_networks_are_compared_at_every_number_of_epochs(
     same = study.accuracy(variant for variant in study.variants if str(variant) in set(table.variant))
     pd.testing.assert_frame_equal(table[table.epochs == 2], same)
     longer = study._retrained_for(3)
-    assert longer.epochs(Variant("structured_l1", 0.8, "iterative")).epoch.tolist() == [0, 1, 2, 3]
+    assert longer.epochs([Variant("structured_l1", 0.8, "iterative")]).epoch.tolist() == [0, 1, 2, 3]
     assert study.profile.retraining.epochs == 2
 
 
@@ -122,7 +122,7 @@ def test_recalibrated_networks_differ_from_pruned_ones_in_statistics_alone(study
 
 
 def test_a_rewound_schedule_has_the_dense_networks_learning_rates(study: Study) -> None:
-    rewound, usual = (study.epochs(Variant("structured_l1", 0.8, name, 0)) for name in ("rewound", "one_shot"))
+    rewound, usual = (study.epochs([Variant("structured_l1", 0.8, name, 0)]) for name in ("rewound", "one_shot"))
     assert usual.learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
     assert rewound.learning_rate.max() > 0.05  # on its cycle to .1
 
@@ -130,8 +130,8 @@ def test_a_rewound_schedule_has_the_dense_networks_learning_rates(study: Study) 
 def test_learning_rates_of_an_iterative_schedule(study: Study) -> None:
     variant = Variant("structured_l1", 0.8, "iterative", 0)
     goes_on = Study("smoke", [*TINY, "pruning.iterative.restart=false"], "cpu", str(study.figures.parents[1]))
-    assert study.epochs(variant).learning_rate[1:].tolist() == pytest.approx([0.01, 0.01])
-    assert goes_on.epochs(variant).learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
+    assert study.epochs([variant]).learning_rate[1:].tolist() == pytest.approx([0.01, 0.01])
+    assert goes_on.epochs([variant]).learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
 
 
 def test_layers_that_tolerate_more_are_pruned_more(study: Study) -> None:
@@ -216,13 +216,13 @@ def test_a_training_that_is_killed_before_it_is_stored_goes_on(tmp_path: Path, m
         killed.network(variant)
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
     monkeypatch.setattr("prunelens.training._batches", lambda *_: pytest.fail("trained again"))
-    assert killed.epochs(variant).epoch.tolist() == [0, 1, 2]
+    assert killed.epochs([variant]).epoch.tolist() == [0, 1, 2]
     assert not list(tmp_path.rglob("*.checkpoint"))
 
 
 def test_claims_are_judged_from_the_tables(study: Study) -> None:
     units = study.units()
-    epochs = pd.concat([study.epochs(variant) for variant in study.variants if variant.schedule == "one_shot"])
+    epochs = study.epochs([variant for variant in study.variants if variant.schedule == "one_shot"])
     means, classes = study.network_means(units), study.class_scores(units)
     table = claims.verdicts(study.accuracy(), epochs, units, means, classes)
     assert table.claim.tolist() == ["C1a", "C1b", "C2", "C3", "C4", "C5", "C6a", "C6b"]

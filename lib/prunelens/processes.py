@@ -1,0 +1,78 @@
+"""Several artefacts at once on a CPU: in processes of one thread each.
+
+A network's convs are too small to keep two threads busy, and their sums depend on the number of threads. One thread for
+each network wastes nothing, and gives the same numbers on any number of cores.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partialmethod
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+count = torch.get_num_threads()  # of processes: as many as PyTorch would have threads, which OMP_NUM_THREADS sets
+
+tqdm.monitor_interval = 0  # its thread may hold a lock when the process is forked
+
+_work: Callable[[Any], object]  # what a forked process has to do with each item that it gets
+
+
+def run(work: Callable[[Any], object], items: Iterable[Any], label: str, device: torch.device) -> None:
+    """Call ``work`` with every item, `count` at once on a CPU; what it returns is lost, what it stores is there.
+
+    The processes are forked, so that ``work`` sees all that is in memory already; items are pickled. Where it raises,
+    no further item is begun, what others compute is waited for, and the exception goes on to the caller.
+
+    Raises:
+        RuntimeError: a process was killed.
+    """
+    items = list(items)
+    processes = min(count if device.type == "cpu" else 1, len(items))
+    with tqdm(total=len(items), desc=label, unit="item", mininterval=5) as bar:
+        if processes < 2:
+            for item in items:
+                work(item)
+                bar.update()
+            return
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (work,)) as pool:
+            try:
+                for future in as_completed([pool.submit(_do, item) for item in items]):
+                    _finish(future, label)
+                    bar.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # waits for what is being computed
+                raise
+
+
+def _finish(future: Future, label: str) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"{label}: one of {count} processes was killed (out of memory?); what was finished is kept. "
+            "OMP_NUM_THREADS=1 needs the least memory"
+        ) from error
+
+
+def _begin(work: Callable[[Any], object]) -> None:
+    global _work, count
+    _work, count = work, 1
+    torch.set_num_threads(1)
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """An orphan, whose parent was killed, would compute on beside the next run."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _do(item: Any) -> None:
+    _work(item)

@@ -1,0 +1,106 @@
+"""Processes beside each other: the same artefacts as one after another, and clear ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunelens import processes
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def two(monkeypatch):
+    monkeypatch.setattr(processes, "count", 2)
+
+
+def test_every_item_is_worked_on_by_other_processes_of_one_thread(tmp_path):
+    def work(name: str) -> str:
+        (tmp_path / name).write_text(f"{os.getpid()} {torch.get_num_threads()} {processes.count}")
+        time.sleep(0.2)
+
+    processes.run(work, "abcd", "letters", CPU)
+    found = [file.read_text().split() for file in sorted(tmp_path.iterdir())]
+    assert len(found) == 4
+    assert {tuple(rest) for _, *rest in found} == {("1", "1")}
+    assert len({pid for pid, *_ in found} - {str(os.getpid())}) == 2
+
+
+def test_one_item_or_a_gpu_needs_no_process():
+    seen = []
+    processes.run(seen.append, [1], "one", CPU)
+    processes.run(seen.append, [2, 3], "gpu", torch.device("cuda"))
+    assert seen == [1, 2, 3]
+
+
+def test_an_exception_goes_on_to_the_caller_and_nothing_more_is_begun(tmp_path):
+    def work(i: int) -> None:
+        if i == 1:
+            raise FloatingPointError("the loss is nan")
+        time.sleep(0.5)
+        (tmp_path / str(i)).touch()
+
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        processes.run(work, range(20), "training", CPU)
+    assert (tmp_path / "0").exists()
+    assert len(list(tmp_path.iterdir())) < 10
+
+
+def test_a_killed_process_is_named():
+    with pytest.raises(RuntimeError, match="training: one of 2 processes was killed"):
+        processes.run(lambda i: os.kill(os.getpid(), signal.SIGKILL), range(2), "training", CPU)
+
+
+def test_gradients_are_those_of_one_process(tmp_path):
+    weight = torch.randn(8, 3, 3, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def work(i: int) -> torch.Tensor:
+        (gradient,) = torch.autograd.grad(torch.conv2d(images[i : i + 2], weight).square().sum(), weight)
+        torch.save(gradient, tmp_path / str(i))
+        return gradient
+
+    here = [work(i) for i in range(3)]  # backward has run in this process before it is forked
+    processes.run(work, range(3), "gradients", CPU)
+    assert all(torch.equal(torch.load(tmp_path / str(i)), gradient) for i, gradient in enumerate(here))
+
+
+def test_orphans_end(tmp_path):
+    code = f"""
+import os, time, torch
+from pathlib import Path
+from prunelens import processes
+processes.count = 2
+def work(i):
+    Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    time.sleep(60)
+processes.run(work, range(2), "sleep", torch.device("cpu"))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if len(list(tmp_path.iterdir())) == 2:
+            break
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    children = [int(file.name) for file in tmp_path.iterdir()]
+    assert len(children) == 2
+    for _ in range(100):
+        if not any(_runs(child) for child in children):
+            return
+        time.sleep(0.1)
+    pytest.fail("an orphan goes on")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

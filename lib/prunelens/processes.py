@@ -14,7 +14,7 @@ from functools import partialmethod
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 count = torch.get_num_threads()  # of processes: as many as PyTorch would have threads, which OMP_NUM_THREADS sets
 
@@ -34,7 +34,7 @@ def run(work: Callable[[Any], object], items: Iterable[Any], label: str, device:
     """
     items = list(items)
     processes = min(count if device.type == "cpu" else 1, len(items))
-    with tqdm(total=len(items), desc=label, unit="item", mininterval=5) as bar:
+    with tqdm(total=len(items), desc=label, mininterval=5, leave=False) as bar:
         if processes < 2:
             for item in items:
                 work(item)

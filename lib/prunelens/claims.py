@@ -286,9 +286,10 @@ def _named(found: Correlation) -> dict:
     return row | {"resamples": {"bootstrap": "networks", "Fisher z": "nothing (Fisher's z)"}.get(how, how)}
 
 
-def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Slope of MIS against the rate in each series of `retrained_networks`, adjusted for composition: over the conv
-    units that are alive in all networks of the series, layers weighted equally (`statistics.unit_trend`).
+def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, measure: str = "mis") -> pd.DataFrame:
+    """Slope of a measure of units (of the MIS unless told) against the rate in each series of `retrained_networks`,
+    adjusted for composition: over the conv units that are alive in all networks of the series, layers weighted equally
+    (`statistics.unit_trend`).
 
     Columns: series, method, schedule; slope, low, high (resamples units within layers, the networks fixed); networks,
     units, layers, interval; seeds, the slope of each seed's networks alone, over the same units; seeds_low and
@@ -296,14 +297,36 @@ def unit_trends(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> 
     """
     rows = []
     for name, series in retrained_networks(units[units.kind == "conv"]).groupby("series", sort=False):
-        found = statistics.unit_trend(series, "mis", n_resamples=n_resamples, seed=seed)
+        found = statistics.unit_trend(series, measure, n_resamples=n_resamples, seed=seed)
         same = statistics.same_units(series)
-        slopes = [statistics.unit_trend(one, "mis", n_resamples=1).slope for _, one in same.groupby("seed")]
+        slopes = [statistics.unit_trend(one, measure, n_resamples=1).slope for _, one in same.groupby("seed")]
         over = statistics.mean_interval(slopes)
         row = {"series": name, "method": series.method.iloc[0], "schedule": series.schedule.iloc[0]}
         rows.append(row | found._asdict() | {"seeds": slopes, "seeds_low": over.low, "seeds_high": over.high})
     columns = ["series", "method", "schedule", *statistics.Trend._fields, "seeds", "seeds_low", "seeds_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def rate_slopes(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, measure: str = "mis") -> pd.DataFrame:
+    """Two estimates of a measure's slope against the rate, one row per series of `retrained_networks` and estimate.
+
+    The first rows are `unit_trends`, estimate "same units, layers equal". The others, "all live units, mixed model",
+    are `statistics.mixed_model` of the layers' means over live conv units, seeds averaged: rate x series with random
+    effects of configuration and layer. Both have slope, low, high and networks; p, converged and note are the model's.
+    """
+    trends = unit_trends(units, n_resamples, seed, measure)
+    if trends.empty:
+        return trends.assign(estimate=[], p=[], converged=[], note=[])
+    retrained = retrained_networks(units[units.alive.astype(bool) & (units.kind == "conv")])
+    layers = retrained.groupby(["series", "variant", "rate", "layer"], sort=False)[measure].mean()
+    layers = layers.groupby(["series", "rate", "layer"], sort=False).mean().reset_index()  # over seeds
+    layers["configuration"] = layers.series + " " + layers.rate.astype(str)
+    mixed = statistics.mixed_model(layers, measure, method="series", network="configuration")
+    mixed = trends[["series", "method", "schedule"]].merge(mixed, on="series").assign(seeds=[[]] * len(trends))
+    return pd.concat(
+        [trends.assign(estimate="same units, layers equal"), mixed.assign(estimate="all live units, mixed model")],
+        ignore_index=True,
+    )
 
 
 def followed_units(units: pd.DataFrame) -> pd.DataFrame:

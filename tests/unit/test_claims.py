@@ -799,6 +799,17 @@ def test_unit_trends_of_seeds_are_over_the_same_units() -> None:
     assert claims.unit_trends(units, n_resamples=20).iloc[0].seeds == pytest.approx([0.25, 0.25])
 
 
+def test_rate_slopes_are_of_the_measure_that_is_named_same_units_first() -> None:
+    units = single_units(0.25)
+    between = units[units.rate == 0.4].assign(rate=0.6, variant=lambda t: t.variant + "+", mis=lambda t: t.mis + 0.05)
+    units = pd.concat([units, between], ignore_index=True)
+    units["clarity"] = 2 * units.mis  # the weakest half dies at .8, where the mean of what is left is .3 higher
+    found = claims.rate_slopes(units, n_resamples=20, measure="clarity").set_index("estimate")
+    assert found.loc["same units, layers equal"].slope.to_numpy() == pytest.approx(0.5)
+    assert found.loc["all live units, mixed model"].slope.to_numpy() == pytest.approx(0.5 + 0.3 * 0.2 / 0.08)
+    assert len(claims.rate_slopes(units.query("rate == 0"))) == 0
+
+
 def test_unit_trends_of_nothing_is_an_empty_table_and_stands_beside_c4() -> None:
     empty = claims.unit_trends(single_units().query("rate == 0"))
     assert len(empty) == 0 and "slope" in empty

@@ -626,6 +626,7 @@ class Study:
 
         Dead units are listed with alive = False and no scores.
         """
+        _ = self.gram  # for all processes
         return self._rows(self._scores, self.scored if only is None else only, "MIS")
 
     def _scores(self, variant: Variant) -> pd.DataFrame:
@@ -1134,6 +1135,7 @@ class Study:
     def _rows(self, part: Callable[[Variant], pd.DataFrame], chosen: Iterable[Variant], label: str) -> pd.DataFrame:
         """What a method that computes or loads has to say of each variant, one below the other."""
         chosen = list(chosen)
+        _ = self.train_set, self.validation_set, self.stimuli  # for all processes
         processes.run(part, chosen, label, self.device)
         return pd.concat(
             [part(variant).assign(variant=str(variant), **asdict(variant)) for variant in chosen], ignore_index=True

@@ -810,6 +810,14 @@ def test_rate_slopes_are_of_the_measure_that_is_named_same_units_first() -> None
     assert len(claims.rate_slopes(units.query("rate == 0"))) == 0
 
 
+def test_rate_slopes_of_series_without_values_are_missing() -> None:
+    units = single_units(0.25)
+    dead = units[units.method != "structured_l1"]
+    dead = pd.concat([dead, units[units.method == "structured_l1"].assign(alive=False)])
+    assert claims.rate_slopes(dead, n_resamples=20).set_index("method").loc["structured_l1"].slope.isna().all()
+    assert claims.rate_slopes(units.assign(mis=float("nan")), n_resamples=20).slope.isna().all()
+
+
 def test_unit_trends_of_nothing_is_an_empty_table_and_stands_beside_c4() -> None:
     empty = claims.unit_trends(single_units().query("rate == 0"))
     assert len(empty) == 0 and "slope" in empty

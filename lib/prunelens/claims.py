@@ -312,18 +312,15 @@ def rate_slopes(units: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, mea
 
     The first rows are `unit_trends`, estimate "same units, layers equal". The others, "all live units, mixed model",
     are `statistics.mixed_model` of the layers' means over live conv units, seeds averaged: rate x series with random
-    effects of configuration and layer. Both have slope, low, high and networks
-    (the model's are configurations); p, converged and note are the model's.
+    effects of configuration and layer. Both have slope, low, high and networks (the model's are configurations); p,
+    converged and note are the model's.
     """
     trends = unit_trends(units, n_resamples, seed, measure)
-    if trends.empty:
-        return trends.assign(estimate=[], p=[], converged=[], note=[])
     retrained = retrained_networks(units[units.alive.astype(bool) & (units.kind == "conv")])
     layers = retrained.groupby(["series", "variant", "rate", "layer"], sort=False)[measure].mean()
     layers = layers.groupby(["series", "rate", "layer"], sort=False).mean().reset_index()  # over seeds
     layers["configuration"] = layers.series + " " + layers.rate.astype(str)
     mixed = statistics.mixed_model(layers, measure, method="series", network="configuration")
-    mixed = mixed.reindex(columns=[*mixed.columns, *{"series"} - set(mixed.columns)])  # no value at all: no column
     mixed = trends[["series", "method", "schedule"]].merge(mixed, on="series", how="left")
     mixed["seeds"] = [[] for _ in range(len(mixed))]
     both = [trends.assign(estimate="same units, layers equal"), mixed.assign(estimate="all live units, mixed model")]

@@ -222,7 +222,10 @@ def mixed_model(
     if len(usable):
         fitted = _fit_mixed(usable, freedom, level)
         found.update({name: fitted(name) for name in usable.method.unique()})
-    return pd.DataFrame([{method: name, "networks": networks[name], **row} for name, row in found.items()])
+    columns = [method, "networks", *_no_slope("")]
+    return pd.DataFrame(
+        [{method: name, "networks": networks[name], **row} for name, row in found.items()], columns=columns
+    )
 
 
 def _fit_mixed(rows: pd.DataFrame, freedom: int, level: float) -> Callable[[str], dict]:

@@ -936,9 +936,9 @@ class Study:
 
     def draw(self) -> None:
         """Compute all pictures: of every network, of the atlas and of diversity."""
-        pictures = [*((self.visualize, variant) for variant in self.visualized_variants()), (self.diverse,)]
-        pictures += [(self.atlas, block) for block in self.atlas_units()]
-        processes.run(lambda i: pictures[i][0](*pictures[i][1:]), range(len(pictures)), "pictures", self.device)
+        pictures = [partial(self.visualize, variant) for variant in self.visualized_variants()]
+        pictures += [self.diverse, *(partial(self.atlas, block) for block in self.atlas_units())]
+        processes.run(lambda i: pictures[i](), range(len(pictures)), "pictures", self.device)
 
     def visualize(self, variant: Variant) -> Arrays:
         """The `visualized_units` in one network, as pictures that excite and pictures that inhibit each.

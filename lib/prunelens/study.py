@@ -196,10 +196,9 @@ class Study:
             recipe, seed = training.effective(self.profile.network.scratch, self.device), self.profile.seed
             network = self._trainable(recipe, seed)
             networks.initialise(network, seed)
-            table = training.train(
-                network, self.train_set, self.validation_set, recipe, seed=seed, device=self.device,
-                label="dense from scratch", checkpoint=checkpoint,
-            )  # fmt: skip
+            validate = lambda network: _row(self._evaluate(network))  # noqa: E731
+            table = training.train(network, self.train_set, validate, recipe, seed=seed, device=self.device,
+                                   label="dense from scratch", checkpoint=checkpoint)  # fmt: skip
             return _pack(network, {}, table)
 
         return self._trained("dense-scratch", self._scratch_key(), compute)
@@ -291,14 +290,22 @@ class Study:
         return self._rows(self._epochs, chosen, "retraining")
 
     def _epochs(self, variant: Variant) -> pd.DataFrame:
-        tables, before = [], 0
+        tables, before = [self._epoch_0(variant)], 0
         for step in range(self._steps(variant)):
             table = pd.DataFrame(_unpack(self._step(variant, step), "epoch")).assign(step=step)
-            # A later step's epoch 0 is the network just pruned; only the first step's has a place on the axis.
-            tables.append(table[table.epoch >= min(step, 1)].assign(epoch=lambda t, before=before: t.epoch + before))
+            tables.append(table.assign(epoch=table.epoch + before))
             before += int(table.epoch.max())
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True)[tables[-1].columns]
         return table.rename(columns=_in_our_words).rename(columns={"train_loss": "loss"})
+
+    def _epoch_0(self, variant: Variant) -> pd.DataFrame:
+        """The network as it was pruned first, before any retraining; none where its weights were drawn anew."""
+        if variant.method.endswith("_reinitialised"):
+            return pd.DataFrame()
+        method = "dense" if variant.method in CONTROLS else variant.pruning_method
+        seed = variant.seed if method.endswith("_random") else self.variants[0].seed
+        row = _row(self._evaluated(Variant(method, self._step_rate(variant, 0), "none", seed)))
+        return pd.DataFrame([{"epoch": 0, "seconds": 0.0, **row, "step": 0}])
 
     def _steps(self, variant: Variant) -> int:
         return self.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
@@ -308,6 +315,11 @@ class Study:
         if variant.schedule != "rewound":
             return recipe
         return recipe.model_copy(update=self.profile.pruning.rewound.model_dump(include={"learning_rate", "schedule"}))
+
+    def _step_rate(self, variant: Variant, step: int) -> float:
+        """The share that is pruned after a step; every step takes the same share of what is left."""
+        done = (step + 1) / self._steps(variant)
+        return variant.rate if done == 1 else 1 - (1 - variant.rate) ** done
 
     def _step_epochs(self, variant: Variant, step: int) -> int:
         """An iterative schedule shares the epochs of a one-shot one among its steps, the first getting what is over."""
@@ -370,16 +382,22 @@ class Study:
         else:
             network.load_state_dict(_weights(self._step(variant, step - 1)))
         steps = self._steps(variant)
-        masks = self._prune(network, variant, 1 - (1 - variant.rate) ** ((step + 1) / steps))
+        masks = self._prune(network, variant, self._step_rate(variant, step))
         if variant.method.endswith("_reinitialised"):
             networks.initialise(network, variant.seed)
+        evaluated: Arrays = {}
+
+        def validate(network: nn.Module) -> dict[str, float]:
+            evaluated.update(self._evaluate(network))
+            return _row(evaluated)
+
         # Every step sees other batches and crops than the one before.
         table = training.train(
-            network, self.train_set, self.validation_set, recipe, seed=variant.seed + 1000 * step, device=self.device,
+            network, self.train_set, validate, recipe, seed=variant.seed + 1000 * step, device=self.device,
             masks=masks if variant.masked else None, first_epoch=self._first_epoch(variant, step),
             label=f"{variant}" + (f" step {step + 1}/{steps}" if steps > 1 else ""), checkpoint=checkpoint,
         )  # fmt: skip
-        return _pack(network, masks, table)
+        return _pack(network, masks, table) | {f"evaluated/{name}": array for name, array in evaluated.items()}
 
     def mask_sparsity(self, variant: Variant) -> float:
         """The share of the prunable convs' weights that a variant's masks take."""
@@ -474,10 +492,16 @@ class Study:
 
     def _evaluated(self, variant: Variant) -> Arrays:
         key = self._key("accuracy", network=self.network_key(variant), images=self.validation_key)
-        return self.store.arrays("accuracy", str(variant), key, lambda: self._evaluate(variant))
 
-    def _evaluate(self, variant: Variant) -> Arrays:
-        network = self.network(variant)
+        def compute() -> Arrays:
+            # The last epoch of a retraining has evaluated the network already.
+            known = _unpack(self._computed(variant), "evaluated") if variant.retrained else {}
+            return known or self._evaluate(self.network(variant))
+
+        return self.store.arrays("accuracy", str(variant), key, compute)
+
+    def _evaluate(self, network: nn.Module) -> Arrays:
+        """What `accuracy` and `confusion` say of a network."""
         sparsity = pruning.sparsity(network)
         logits = evaluation.logits(network, self.validation_set, self.profile.batch_size, self.device)
         row = {**sparsity, **evaluation.accuracy(logits, self.validation_set)}
@@ -1189,6 +1213,12 @@ def _pack(network: nn.Module, masks: pruning.Masks, epochs: pd.DataFrame | None 
 
 def _unpack(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def _row(evaluated: Arrays) -> dict[str, float]:
+    """The accuracies among what `Study._evaluate` found."""
+    found = _unpack(evaluated, "accuracy")
+    return {name: array.item() for name, array in found.items() if not name.endswith("sparsity")}
 
 
 def _weights(arrays: Arrays) -> dict[str, torch.Tensor]:

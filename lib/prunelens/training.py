@@ -3,7 +3,7 @@
 import logging
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from prunelens import evaluation, pruning
+from prunelens import pruning
 from prunelens.artefacts import atomic, fingerprint
 from prunelens.datasets import ImageSet
 from prunelens.profiles import Training
@@ -27,7 +27,7 @@ CHECKPOINT_SECONDS = 60  # of training, at most, that an interruption costs besi
 def train(
     network: nn.Module,
     train_set: ImageSet,
-    validation_set: ImageSet,
+    validate: Callable[[nn.Module], dict[str, float]],
     recipe: Training,
     *,
     seed: int,
@@ -48,21 +48,18 @@ def train(
     that is damaged or of another training is ignored, with a warning. It is still there when this returns: whoever
     called removes it, once the result is stored.
 
-    Returns one row per epoch, epoch 0 being the network as given: epoch, learning_rate (of its first step),
-    train_loss, train_top1 (on augmented images, running), seconds (without validation), and the validation set's
-    top1, top5, ... as ``evaluation.accuracy`` names them, in the precision of the training.
+    Returns one row per epoch, from 1: epoch, learning_rate (of its first step), train_loss, train_top1 (on augmented
+    images, running), seconds (without validation), and what ``validate`` says of the network after the epoch.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _train(
-            network, train_set, validation_set, recipe, seed, device, masks or {}, label, first_epoch, checkpoint
-        )
+        return _train(network, train_set, validate, recipe, seed, device, masks or {}, label, first_epoch, checkpoint)
 
 
 def _train(
     network: nn.Module,
     train_set: ImageSet,
-    validation_set: ImageSet,
+    validate: Callable[[nn.Module], dict[str, float]],
     recipe: Training,
     seed: int,
     device: torch.device,
@@ -87,10 +84,10 @@ def _train(
     }  # fmt: skip
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
     kept = _Checkpoint(checkpoint, fingerprint(follows_from), parts, generator, device)
-    rows = kept.load() or [{"epoch": 0, "seconds": 0.0, **_validate(network, validation_set, recipe, device)}]
-    batches = {"total": recipe.epochs * steps_per_epoch, "initial": rows[-1]["epoch"] * steps_per_epoch}
+    rows = kept.load()
+    batches = {"total": recipe.epochs * steps_per_epoch, "initial": len(rows) * steps_per_epoch}
     progress = tqdm(**batches, desc=label, unit="batch", mininterval=5, leave=False)
-    for epoch in range(len(rows), recipe.epochs + 1):
+    for epoch in range(len(rows) + 1, recipe.epochs + 1):
         started = time.perf_counter()
         learning_rate = optimizer.param_groups[0]["lr"]
         losses, hits = [], 0
@@ -118,11 +115,11 @@ def _train(
                 "train_loss": train_loss,
                 "train_top1": float(hits) / len(train_set),
                 "seconds": seconds,
-                **_validate(network, validation_set, recipe, device),
+                **validate(network),
             }
         )
         kept.save(rows)
-        progress.set_postfix(epoch=epoch, top1=f"{rows[-1]['top1_known']:.3f}")
+        progress.set_postfix(epoch=epoch, loss=f"{train_loss:.3f}")
     progress.close()
     network.eval()
     return pd.DataFrame(rows)
@@ -188,12 +185,6 @@ def effective(recipe: Training, device: torch.device) -> Training:
     """The recipe as it runs on the device: a CPU without bfloat16 instructions, on which it is slow, takes float32."""
     able = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
     return recipe if able else recipe.model_copy(update={"precision": "float32"})
-
-
-def _validate(network: nn.Module, image_set: ImageSet, recipe: Training, device: torch.device) -> dict[str, float]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = evaluation.logits(network, image_set, 2 * recipe.batch_size, device)
-    return evaluation.accuracy(logits, image_set)
 
 
 @torch.no_grad()

@@ -56,6 +56,32 @@ def test_epochs_of_an_iterative_schedule_follow_each_other(study: Study) -> None
     assert table.loss.isna().tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("schedule", ["one_shot", "iterative"])
+def test_epochs_begin_and_end_with_networks_whose_accuracy_is_known(study: Study, schedule: str) -> None:
+    variant = Variant("structured_l1", 0.8, schedule, 0)
+    epochs = study.epochs([variant]).set_index("epoch")
+    first = Variant("structured_l1", 0.8 if schedule == "one_shot" else 1 - (1 - 0.8) ** 0.5, "none", 0)
+    before, after = study._evaluate(study.network(first)), study._evaluate(study.network(variant))
+    for column in ("top1", "top1_known", "top5_known"):
+        shown = column.replace("_known", "") if "_known" in column else f"{column}_all_outputs"
+        assert epochs[shown].iloc[0] == before[f"accuracy/{column}"]
+        assert epochs[shown].iloc[-1] == after[f"accuracy/{column}"]
+
+
+def test_a_retrained_network_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, variant, evaluate = Study("smoke", TINY, "cpu", str(tmp_path)), Variant("dense_retrained", 0, "one_shot"), []
+    real = Study._evaluate
+    monkeypatch.setattr(Study, "_evaluate", lambda self, network: evaluate.append(1) or real(self, network))
+    fresh.network(variant)
+    assert len(evaluate) == fresh.profile.retraining.epochs
+    found = fresh.accuracy([variant])
+    assert len(evaluate) == fresh.profile.retraining.epochs
+    monkeypatch.undo()
+    arrays = fresh._evaluate(fresh.network(variant))
+    assert found.top1.item() == arrays["accuracy/top1_known"] and found.conv_sparsity.item() == 0
+    np.testing.assert_array_equal(fresh.confusion(variant), arrays["confusion"])
+
+
 def test_iterative_and_one_shot_networks_are_compared_at_every_number_of_epochs(study: Study) -> None:
     table = study.iterative_by_epochs()
     assert table[["epochs", "schedule", "method"]].to_numpy().tolist() == [
@@ -187,7 +213,7 @@ def test_another_study_of_the_same_profile_loads_everything(study: Study, monkey
 
 def test_scratch_switch_trains_another_dense_network(study: Study, tmp_path: Path) -> None:
     scratch = Study("smoke", [*TINY, "network.weights=scratch"], "cpu", str(tmp_path))
-    assert scratch.scratch_epochs.epoch.tolist() == [0, 1]
+    assert scratch.scratch_epochs.epoch.tolist() == [1]
     assert not torch.equal(scratch.dense.fc.weight, study.dense.fc.weight)
     assert scratch.dense_key != study.dense_key
 

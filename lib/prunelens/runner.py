@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -32,6 +32,8 @@ from typing import Any, TextIO
 import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -49,6 +51,8 @@ SIMILARITY_PACKAGES = {
     "lpips": ("lpips", "lpips>=0.1.4"),
     "dreamsim": ("dreamsim", "dreamsim>=0.2.1"),  # an extra, which requirements.lock leaves out
 }
+
+Turn = tuple[int, Path, AsyncKernelManager | None]  # a notebook's position, path and kernel, where that has started
 
 
 class UsageError(Exception):
@@ -100,8 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"prunelens: {error}", file=sys.stderr)
         return 2
     try:
-        with interruptible():
-            return run(paths, folder, request)
+        with interruptible(), closing(with_kernels(paths)) as turns:
+            return run(turns, paths, folder, request)
     except KeyboardInterrupt:  # between two notebooks; run() itself reports one that is interrupted
         return 130
 
@@ -221,14 +225,18 @@ def check(path: Path, parameters: dict[str, Any]) -> None:
 
 
 def assigned(source: str) -> list[str]:
-    """The names a cell assigns; none if it is no Python. (Papermill's own reading misses some lines.)"""
+    """The names a cell assigns. (Papermill's own reading misses some lines.)"""
+    targets = [s.target for s in statements(source) if isinstance(s, ast.AnnAssign)]
+    targets += [target for s in statements(source) if isinstance(s, ast.Assign) for target in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def statements(source: str) -> list[ast.stmt]:
+    """A cell's statements; none if it is no Python."""
     try:
-        statements = ast.parse(source).body
+        return ast.parse(source).body
     except SyntaxError:
         return []
-    targets = [s.target for s in statements if isinstance(s, ast.AnnAssign)]
-    targets += [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def kernel_name(notebook: NotebookNode) -> str:
@@ -267,7 +275,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run(paths: list[Path], folder: Path, request: Request) -> int:
+def run(turns: Iterator[Turn], paths: list[Path], folder: Path, request: Request) -> int:
     """Execute notebooks in order, a line when each starts and ends; returns the exit status.
 
     A notebook that fails does not keep the later ones from running, as each computes what it needs; but if the first
@@ -279,13 +287,13 @@ def run(paths: list[Path], folder: Path, request: Request) -> int:
     finished: list[Path] = []
     failed: list[Path] = []
     say(f"prunelens: profile {request.profile}, {count(paths)} -> {display(folder)}")
-    for position, path in enumerate(paths):
+    for position, path, kernel in turns:
         label = f"[{position + 1}/{len(paths)}] {path.stem}"
         last_time = f", took {clock(seconds[path.stem])} last time" if seconds[path.stem] else ""
         say(f"{label}: started {time.strftime('%H:%M:%S')}{last_time}{to_go(paths[position:], seconds)}")
         started = time.monotonic()
         try:
-            execute(path, copies, request.parameters, label)
+            execute(path, copies, request.parameters, label, kernel)
         except KeyboardInterrupt:
             say(f"{label}: interrupted after {clock(time.monotonic() - started)}", sys.stderr)
             say_what_is_left(paths, finished, [*failed, path], copies, request)
@@ -366,8 +374,54 @@ def display(path: Path) -> str:
 # ---------------------------------------------------------------- one notebook
 
 
-def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str) -> None:
-    """Execute one notebook in a kernel of its own; its copy appears in ``copies`` only once it is complete.
+def with_kernels(paths: list[Path]) -> Iterator[Turn]:
+    """Every notebook with its kernel. While one notebook runs, the next one's kernel starts and imports."""
+    kernels: dict[Path, AsyncKernelManager | None] = {}
+    try:
+        for position, path in enumerate(paths):
+            for soon in paths[position : position + 2]:
+                if soon not in kernels:
+                    kernels[soon] = start_kernel(soon)
+            yield position, path, kernels[path] if is_alive(kernels[path]) else None
+            stop_kernel(kernels.pop(path))
+    finally:
+        for kernel in kernels.values():
+            stop_kernel(kernel)
+
+
+def start_kernel(path: Path) -> AsyncKernelManager | None:
+    """A kernel that begins with the notebook's imports; None if it can't start, so that papermill says why."""
+    notebook = nbformat.read(path, as_version=4)
+    kernel = AsyncKernelManager(kernel_name=kernel_name(notebook))
+    arguments = [f"--IPKernelApp.exec_lines={line}" for line in import_lines(notebook)]
+    arguments += ["--HistoryManager.hist_file=:memory:"]
+    arguments += ["--log-level=50"]  # an interrupted kernel would log tracebacks of its own
+    try:
+        run_sync(kernel.start_kernel)(extra_arguments=arguments, cwd=str(ROOT))
+    except Exception:
+        return None
+    return kernel
+
+
+def is_alive(kernel: AsyncKernelManager | None) -> bool:
+    return kernel is not None and run_sync(kernel.is_alive)()
+
+
+def stop_kernel(kernel: AsyncKernelManager | None) -> None:
+    if kernel is not None and kernel.has_kernel:
+        run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def import_lines(notebook: NotebookNode) -> list[str]:
+    """The import statements of a notebook's cells."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return [ast.unparse(s) for cell in cells for s in statements(cell) if isinstance(s, ast.Import | ast.ImportFrom)]
+
+
+def execute(
+    path: Path, copies: Path, parameters: dict[str, Any], label: str, kernel: AsyncKernelManager | None
+) -> None:
+    """Execute one notebook in its kernel; its copy appears in ``copies`` only once it is complete.
 
     Raises:
         NotebookError: a cell raised, ended the notebook or was not executed; the kernel died; or what was executed
@@ -379,7 +433,7 @@ def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str) ->
         saved = Path(scratch) / path.name
         with Watch(label, log, len(notebook.cells)) as watch:
             try:
-                _papermill(notebook, saved, parameters, watch)
+                _papermill(notebook, saved, parameters, watch, kernel)
                 executed = nbformat.read(saved, as_version=4)
                 check_executed(executed)
                 keep(executed, copies / path.name, path)
@@ -391,12 +445,19 @@ def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str) ->
     partial.unlink(missing_ok=True)
 
 
-def _papermill(notebook: NotebookNode, saved: Path, parameters: dict[str, Any], watch: "Watch") -> None:
+def _papermill(
+    notebook: NotebookNode,
+    saved: Path,
+    parameters: dict[str, Any],
+    watch: "Watch",
+    kernel: AsyncKernelManager | None,
+) -> None:
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs is reported here, once
     papermill.execute_notebook(
         notebook,
         saved,
         parameters=parameters,
+        km=kernel,
         kernel_name=kernel_name(notebook),
         language="python",
         cwd=ROOT,
@@ -405,7 +466,6 @@ def _papermill(notebook: NotebookNode, saved: Path, parameters: dict[str, Any], 
         stderr_file=watch,
         start_timeout=300,  # seconds; a busy machine's imports
         iopub_timeout=120,
-        extra_arguments=["--log-level=50"],  # an interrupted kernel would log tracebacks of its own
         coalesce_streams=True,  # in the executed copy a progress bar is its last state
         on_cell_start=watch.cell_starts,
         on_cell_executed=watch.cell_executed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -143,8 +143,8 @@ def unit_mean(
         return Interval(math.nan, math.nan, math.nan)
     values, codes = _by_group(values[present], layers[present])
     mean = _mean_of_layers if layers_equal else _mean_of_units
-    resampled = [mean(values[rows], codes) for rows in _resamples(codes, n_resamples, seed)]
-    return Interval(mean(values, codes), *_percentiles(resampled, level))
+    resampled = [mean(values[rows], codes) for rows in _blocks_of_resamples(codes, n_resamples, seed)]
+    return Interval(float(mean(values, codes)), *_percentiles(np.concatenate(resampled), level))
 
 
 # ---------------------------------------------------------------------------------------------------- trends
@@ -473,12 +473,13 @@ def _by_group(values: NDArray, groups: NDArray) -> tuple[NDArray, NDArray]:
     return values[order], codes[order]
 
 
-def _mean_of_units(values: NDArray, codes: NDArray) -> float:
-    return float(values.mean())
+def _mean_of_units(values: NDArray, codes: NDArray) -> NDArray:
+    return values.mean(-1)
 
 
-def _mean_of_layers(values: NDArray, codes: NDArray) -> float:
-    return float((np.bincount(codes, values) / np.bincount(codes)).mean())
+def _mean_of_layers(values: NDArray, codes: NDArray) -> NDArray:
+    sizes = np.bincount(codes)
+    return (np.add.reduceat(values, np.cumsum(sizes) - sizes, axis=-1) / sizes).mean(-1)
 
 
 def _within(x: NDArray, y: NDArray, codes: NDArray, method: Method) -> float:
@@ -488,12 +489,19 @@ def _within(x: NDArray, y: NDArray, codes: NDArray, method: Method) -> float:
     return COEFFICIENTS[method][0](x, y)
 
 
-def _resamples(codes: NDArray, n_resamples: int, seed: int):
+def _resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]:
     """Row numbers of each resample: every row gives way to a row of its own group. `codes` are sorted."""
+    for block in _blocks_of_resamples(codes, n_resamples, seed):
+        yield from block
+
+
+def _blocks_of_resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]:
+    """`_resamples`, as many at once, (resamples, rows), as take a few megabytes."""
     sizes, generator = np.bincount(codes), np.random.default_rng(seed)
-    starts = (np.cumsum(sizes) - sizes)[codes]
-    for _ in range(n_resamples):
-        yield starts + generator.integers(sizes[codes])
+    starts, at_once = (np.cumsum(sizes) - sizes)[codes], max(1, 500_000 // codes.size)
+    for first in range(0, n_resamples, at_once):
+        shape = min(at_once, n_resamples - first), codes.size
+        yield starts + generator.integers(sizes[codes], size=shape)
 
 
 def _percentiles(resampled: Sequence[float], level: float) -> tuple[float, float]:

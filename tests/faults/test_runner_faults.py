@@ -292,3 +292,51 @@ def test_a_killed_run_leaves_no_kernel_computing(waiting):
     process, kernel = waiting
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not alive(kernel))
+
+
+# ---------------------------------------------------------------- the next notebook's kernel, started in advance
+
+WAIT_FOR_PID = """
+import os, time
+from pathlib import Path
+for _ in range(2000):
+    if Path("pid").exists() and Path("pid").read_text(): break
+    time.sleep(0.05)
+else: raise TimeoutError
+"""
+
+
+@pytest.fixture
+def ahead(project):
+    """A module which says the process that imports it, and notebook 01, which imports it."""
+    (project.root / "said.py").write_text('import os\nopen("pid", "w").write(str(os.getpid()))')
+    project.notebook("01_next", "if True:\n    pass\nimport said", "import os; print(os.getpid())")
+    return Path(project.root / "pid")
+
+
+def test_a_kernel_imports_while_the_notebook_before_it_runs(project, capsys, ahead):
+    project.notebook("00_first", WAIT_FOR_PID)
+    status, *said = run(project, capsys)
+    assert status == 0, said
+    assert project.executed("01_next").cells[-1].outputs[0].text.strip() == ahead.read_text()
+    assert not alive(int(ahead.read_text()))
+
+
+def test_a_kernel_started_in_advance_ends_with_the_run(project, capsys, ahead):
+    project.notebook("00_first", f"{WAIT_FOR_PID}\nraise ValueError")
+    assert run(project, capsys)[0] == 1
+    assert not alive(int(ahead.read_text()))
+
+
+def test_a_kernel_that_dies_before_its_turn_is_started_again(project, capsys, ahead):
+    project.notebook("00_first", f'{WAIT_FOR_PID}\npid = int(Path("pid").read_text())\nos.kill(pid, 9); print(pid)')
+    status, *said = run(project, capsys)
+    assert status == 0, said
+    assert project.executed("00_first").cells[-1].outputs[0].text.strip() != ahead.read_text()
+
+
+def test_an_import_that_fails_is_said_of_its_cell(project, capsys):
+    project.notebook("00_first", "import absent_module")
+    status, _, err = run(project, capsys)
+    assert status == 1
+    assert "in cell 3 of 3 (import absent_module): ModuleNotFoundError" in err

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -498,10 +499,12 @@ def _resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]
 def _blocks_of_resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]:
     """`_resamples`, as many at once, (resamples, rows), as take a few megabytes."""
     sizes, generator = np.bincount(codes), np.random.default_rng(seed)
-    starts, at_once = (np.cumsum(sizes) - sizes)[codes], max(1, 500_000 // codes.size)
+    bounds, at_once = np.concatenate([[0], np.cumsum(sizes)]), max(1, 500_000 // codes.size)
     for first in range(0, n_resamples, at_once):
-        shape = min(at_once, n_resamples - first), codes.size
-        yield starts + generator.integers(sizes[codes], size=shape)
+        rows = np.empty((min(at_once, n_resamples - first), codes.size), np.int64)
+        for start, end in pairwise(bounds):
+            rows[:, start:end] = generator.integers(start, end, rows[:, start:end].shape)
+        yield rows
 
 
 def _percentiles(resampled: Sequence[float], level: float) -> tuple[float, float]:

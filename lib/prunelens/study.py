@@ -658,18 +658,17 @@ class Study:
         return self.store.table("scores", str(variant), key, lambda: self._score(variant))
 
     def _score(self, variant: Variant) -> pd.DataFrame:
-        extremes = self.extremes(variant)
-        tables = [
-            self._score_layer(extremes, layer).assign(layer=layer, kind="fc" if layer == "fc" else "conv")
-            for layer in networks.unit_layers(self.dense)
-        ]
-        return pd.concat(tables, ignore_index=True)
+        table = self._score_layers(self.extremes(variant), networks.unit_layers(self.dense))
+        return table.assign(kind=np.where(table.layer == "fc", "fc", "conv"))
 
-    def _score_layer(self, extremes: Arrays, layer: str) -> pd.DataFrame:
-        table = interpretability.summarize(self._margins(extremes, layer), self.temperature)
-        alive = extremes[f"alive/{layer}"]
+    def _score_layers(self, extremes: Arrays, layers: Iterable[str]) -> pd.DataFrame:
+        margins = {layer: self._margins(extremes, layer) for layer in layers}
+        units = [np.arange(len(found)) for found in margins.values()]
+        table = interpretability.summarize(np.concatenate([*margins.values()]), self.temperature)
+        alive = np.concatenate([extremes[f"alive/{layer}"] for layer in margins])
         table.loc[~alive, SCORES] = np.nan
-        return table.assign(alive=alive)
+        layers = np.repeat([*margins], [len(found) for found in units])
+        return table.assign(unit=np.concatenate(units), alive=alive, layer=layers)
 
     def batch_norms(self) -> pd.DataFrame:
         """One row per BatchNorm unit of `most_pruned`: layer (its conv's), unit, alive, mis, and conv_mis of the conv
@@ -690,8 +689,7 @@ class Study:
     def _batch_norm_scores(self, variant: Variant) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             extremes = self._extremes(self.network(variant), _batch_norms_by_conv, self._wanted_extremes)
-            layers = networks.conv_layers(self.dense)
-            return pd.concat([self._score_layer(extremes, layer).assign(layer=layer) for layer in layers])
+            return self._score_layers(extremes, networks.conv_layers(self.dense))
 
         key = self._key("scores", network=self.network_key(variant), **self._temperature_key, **self._measure_key)
         return self.store.table("scores", f"{variant}-batch-norms", key | {"of": "BatchNorm"}, compute)

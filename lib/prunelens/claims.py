@@ -103,7 +103,7 @@ def verdicts(
     working = above_chance(accuracy, units, chance)
     judged = [
         _rate_and_mis(means, above_chance(accuracy, means, chance), unit_trends(working, n_resamples=1)),
-        _broken_networks(accuracy, means, chance),
+        broken_networks(accuracy, means, chance),
         _last_layer(working, classes),
         _class_accuracy(above_chance(accuracy, classes, chance)),
     ]
@@ -421,8 +421,11 @@ def _no_trend(series: pd.DataFrame) -> tuple[Correlation, str, str]:
 # ----------------------------------------------------------------------------------------- C5 and C6, what MIS is of
 
 
-def _broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float) -> Verdict:
-    """How far networks at chance stand between the random networks (0) and the dense one (1)."""
+def broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float) -> Verdict:
+    """The verdict on C5: how far networks at chance stand between the random networks (0) and the dense one (1).
+
+    chance: 1 / number of classes; the rest as for `verdicts`.
+    """
     table = means.merge(accuracy[["variant", "top1_low"]], on="variant")
     dense, random = _mean_mis(table, "dense"), _mean_mis(table, "random_init")
     broken = at_chance(table, chance).mis_conv

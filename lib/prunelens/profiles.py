@@ -71,7 +71,7 @@ class Data(Section):
 class Training(Section):
     """How a network is trained. The paper: SGD .01, momentum .9, weight decay 1e-4, gamma .9, batch 128."""
 
-    epochs: Annotated[int, Field(ge=0)]
+    epochs: Count
     batch_size: Count = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01

@@ -31,6 +31,7 @@ from typing import Any, TextIO
 
 import nbformat
 import papermill
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
@@ -43,6 +44,7 @@ from prunelens import artefacts, profiles
 ROOT = Path(__file__).parents[2]
 HEARTBEAT = 30.0  # seconds between the lines that say a long cell is still running
 TAIL = 25  # lines of a failing cell's output that are shown
+KERNEL_OPTIONS = ["--log-level=50"]  # an interrupted kernel would log tracebacks of its own
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # By how a similarity's name begins: the module it imports, and what pyproject.toml calls and bounds it.
 SIMILARITY_PACKAGES = {
@@ -52,7 +54,7 @@ SIMILARITY_PACKAGES = {
     "dreamsim": ("dreamsim", "dreamsim>=0.2.1"),  # an extra, which requirements.lock leaves out
 }
 
-Turn = tuple[int, Path, AsyncKernelManager | None]  # a notebook's position, path and kernel, where that has started
+Turn = tuple[int, Path, "Kernel | None"]  # a notebook's position, path and kernel, where that has started
 
 
 class UsageError(Exception):
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with interruptible(), closing(with_kernels(paths)) as turns:
             return run(turns, paths, folder, request)
-    except KeyboardInterrupt:  # between two notebooks; run() itself reports one that is interrupted
+    except KeyboardInterrupt:  # before or after all notebooks
         return 130
 
 
@@ -287,30 +289,34 @@ def run(turns: Iterator[Turn], paths: list[Path], folder: Path, request: Request
     finished: list[Path] = []
     failed: list[Path] = []
     say(f"prunelens: profile {request.profile}, {count(paths)} -> {display(folder)}")
-    for position, path, kernel in turns:
-        label = f"[{position + 1}/{len(paths)}] {path.stem}"
-        last_time = f", took {clock(seconds[path.stem])} last time" if seconds[path.stem] else ""
-        say(f"{label}: started {time.strftime('%H:%M:%S')}{last_time}{to_go(paths[position:], seconds)}")
-        started = time.monotonic()
-        try:
-            execute(path, copies, request.parameters, label, kernel)
-        except KeyboardInterrupt:
-            say(f"{label}: interrupted after {clock(time.monotonic() - started)}", sys.stderr)
-            say_what_is_left(paths, finished, [*failed, path], copies, request)
+    try:
+        for position, path, kernel in turns:
+            label = f"[{position + 1}/{len(paths)}] {path.stem}"
+            last_time = f", took {clock(seconds[path.stem])} last time" if seconds[path.stem] else ""
+            say(f"{label}: started {time.strftime('%H:%M:%S')}{last_time}{to_go(paths[position:], seconds)}")
+            started = time.monotonic()
+            try:
+                execute(path, copies, request.parameters, label, kernel)
+            except KeyboardInterrupt:
+                say(f"{label}: interrupted after {clock(time.monotonic() - started)}", sys.stderr)
+                failed.append(path)
+                raise
+            except (NotebookError, OSError) as error:  # OSError: its log could not be written
+                say(f"{label}: FAILED after {clock(time.monotonic() - started)} in {error}", sys.stderr)
+                failed.append(path)
+                write_index(folder, request.profile)
+                if position == 0:
+                    break
+                continue
+            finished.append(path)
+            seconds[path.stem] = time.monotonic() - started
+            elapsed = f"elapsed {clock(time.monotonic() - start)}"
+            say(f"{label}: done in {clock(seconds[path.stem])}, {elapsed}{to_go(paths[position + 1 :], seconds)}")
             write_index(folder, request.profile)
-            return 130
-        except (NotebookError, OSError) as error:  # OSError: its log could not be written
-            say(f"{label}: FAILED after {clock(time.monotonic() - started)} in {error}", sys.stderr)
-            failed.append(path)
-            write_index(folder, request.profile)
-            if position == 0:
-                break
-            continue
-        finished.append(path)
-        seconds[path.stem] = time.monotonic() - started
-        elapsed = f"elapsed {clock(time.monotonic() - start)}"
-        say(f"{label}: done in {clock(seconds[path.stem])}, {elapsed}{to_go(paths[position + 1 :], seconds)}")
+    except KeyboardInterrupt:  # in a notebook or between two
+        say_what_is_left(paths, finished, failed, copies, request)
         write_index(folder, request.profile)
+        return 130
     if failed:
         say(f"prunelens: {len(failed)} of {count(paths)} FAILED: {', '.join(path.stem for path in failed)}", sys.stderr)
         say_what_is_left(paths, finished, failed, copies, request)
@@ -376,7 +382,7 @@ def display(path: Path) -> str:
 
 def with_kernels(paths: list[Path]) -> Iterator[Turn]:
     """Every notebook with its kernel. While one notebook runs, the next one's kernel starts and imports."""
-    kernels: dict[Path, AsyncKernelManager | None] = {}
+    kernels: dict[Path, Kernel | None] = {}
     try:
         for position, path in enumerate(paths):
             for soon in paths[position : position + 2]:
@@ -389,45 +395,70 @@ def with_kernels(paths: list[Path]) -> Iterator[Turn]:
             stop_kernel(kernel)
 
 
-def start_kernel(path: Path) -> AsyncKernelManager | None:
+class Kernel(AsyncKernelManager):
+    """A kernel which remembers the client that executes a notebook in it: nobody else closes that."""
+
+    used: AsyncKernelClient | None = None
+
+    def client(self, **options: Any) -> AsyncKernelClient:
+        self.used = super().client(**options)
+        return self.used
+
+
+def start_kernel(path: Path) -> Kernel | None:
     """A kernel that begins with the notebook's imports; None if it can't start, so that papermill says why."""
-    notebook = nbformat.read(path, as_version=4)
-    kernel = AsyncKernelManager(kernel_name=kernel_name(notebook))
-    arguments = [f"--IPKernelApp.exec_lines={line}" for line in import_lines(notebook)]
-    arguments += ["--HistoryManager.hist_file=:memory:"]
-    arguments += ["--log-level=50"]  # an interrupted kernel would log tracebacks of its own
+    kernel = None
     try:
-        run_sync(kernel.start_kernel)(extra_arguments=arguments, cwd=str(ROOT))
+        notebook = nbformat.read(path, as_version=4)
+        kernel = Kernel(kernel_name=kernel_name(notebook))
+        run_sync(kernel.start_kernel)(extra_arguments=options(kernel, notebook), cwd=str(ROOT))
     except Exception:
         return None
+    except BaseException:  # interrupted
+        stop_kernel(kernel)
+        raise
     return kernel
 
 
-def is_alive(kernel: AsyncKernelManager | None) -> bool:
+def options(kernel: Kernel, notebook: NotebookNode) -> list[str]:
+    """What a kernel's command gets; only IPython's knows more than the level of its log."""
+    if not kernel.ipykernel:
+        return KERNEL_OPTIONS
+    imports = [f"--IPKernelApp.exec_lines={line}" for line in first_imports(notebook)]
+    return [*KERNEL_OPTIONS, "--HistoryManager.hist_file=:memory:", *imports]
+
+
+def first_imports(notebook: NotebookNode) -> list[str]:
+    """The import statements of the first cell that has any."""
+    cells = [statements(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    imports = [[ast.unparse(s) for s in cell if isinstance(s, ast.Import | ast.ImportFrom)] for cell in cells]
+    return next(filter(None, imports), [])
+
+
+def is_alive(kernel: Kernel | None) -> bool:
     return kernel is not None and run_sync(kernel.is_alive)()
 
 
-def stop_kernel(kernel: AsyncKernelManager | None) -> None:
-    if kernel is not None and kernel.has_kernel:
+def stop_kernel(kernel: Kernel | None) -> None:
+    if kernel is None:
+        return
+    if kernel.used is not None:
+        kernel.used.stop_channels()
+    if kernel.has_kernel:
         run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def import_lines(notebook: NotebookNode) -> list[str]:
-    """The import statements of a notebook's cells."""
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return [ast.unparse(s) for cell in cells for s in statements(cell) if isinstance(s, ast.Import | ast.ImportFrom)]
-
-
-def execute(
-    path: Path, copies: Path, parameters: dict[str, Any], label: str, kernel: AsyncKernelManager | None
-) -> None:
+def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str, kernel: Kernel | None) -> None:
     """Execute one notebook in its kernel; its copy appears in ``copies`` only once it is complete.
 
     Raises:
         NotebookError: a cell raised, ended the notebook or was not executed; the kernel died; or what was executed
             could not be kept.
     """
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # it was readable when the run began
+        raise NotebookError(f"no cell, it is not readable: {type(error).__name__}: {error}") from error
     partial = copies / f"{path.stem}.failed.ipynb"
     with tempfile.TemporaryDirectory() as scratch, (copies / f"{path.stem}.log").open("w") as log:
         saved = Path(scratch) / path.name
@@ -450,7 +481,7 @@ def _papermill(
     saved: Path,
     parameters: dict[str, Any],
     watch: "Watch",
-    kernel: AsyncKernelManager | None,
+    kernel: Kernel | None,
 ) -> None:
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs is reported here, once
     papermill.execute_notebook(
@@ -466,6 +497,7 @@ def _papermill(
         stderr_file=watch,
         start_timeout=300,  # seconds; a busy machine's imports
         iopub_timeout=120,
+        extra_arguments=KERNEL_OPTIONS,  # where it starts the kernel itself
         coalesce_streams=True,  # in the executed copy a progress bar is its last state
         on_cell_start=watch.cell_starts,
         on_cell_executed=watch.cell_executed,
@@ -565,7 +597,7 @@ class Watch:
         """Written text is always flushed."""
 
     def where(self) -> str:
-        return f"cell {self.number} of {self.cells}" if self.number else "no cell, the kernel did not start"
+        return f"cell {self.number} of {self.cells}" if self.number else "no cell, the kernel is not ready"
 
     def _beat(self) -> None:
         said = time.monotonic()

@@ -499,7 +499,7 @@ def _resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]
 def _blocks_of_resamples(codes: NDArray, n_resamples: int, seed: int) -> Iterator[NDArray]:
     """`_resamples`, as many at once, (resamples, rows), as take a few megabytes."""
     sizes, generator = np.bincount(codes), np.random.default_rng(seed)
-    bounds, at_once = np.concatenate([[0], np.cumsum(sizes)]), max(1, 500_000 // codes.size)
+    bounds, at_once = np.concatenate([[0], np.cumsum(sizes)]), max(1, 500_000 // max(1, codes.size))
     for first in range(0, n_resamples, at_once):
         rows = np.empty((min(at_once, n_resamples - first), codes.size), np.int64)
         for start, end in pairwise(bounds):

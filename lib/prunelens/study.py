@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from IPython.display import Image as DisplayedImage
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from prunelens import (
@@ -43,7 +44,7 @@ from prunelens.variants import CONTROLS, Variant, more_variants, variants
 VERSIONS = {
     "sensitivity": 1,
     "pruning": 2,
-    "training": 2,
+    "training": 3,
     "accuracy": 2,
     "costs": 1,
     "extremes": 1,
@@ -91,7 +92,9 @@ class Study:
         # TensorFloat-32 would tie or swap what ranks images, and make results depend on the batch size.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if self.device.type == "cpu":
-            torch.set_num_threads(1)  # several networks are computed at once instead
+            # Several networks are computed at once instead.
+            torch.set_num_threads(1)
+            threadpool_limits(1, "blas")
         figures.style()
 
     # ------------------------------------------------------------------------------------------------- images
@@ -294,7 +297,7 @@ class Study:
         for step in range(self._steps(variant)):
             table = pd.DataFrame(_unpack(self._step(variant, step), "epoch")).assign(step=step)
             tables.append(table.assign(epoch=table.epoch + before))
-            before += int(table.epoch.max())
+            before += self._step_epochs(variant, step)
         table = pd.concat(tables, ignore_index=True)[tables[-1].columns]
         return table.rename(columns=_in_our_words).rename(columns={"train_loss": "loss"})
 
@@ -303,7 +306,9 @@ class Study:
         if variant.method.endswith("_reinitialised"):
             return pd.DataFrame()
         method = "dense" if variant.method in CONTROLS else variant.pruning_method
-        seed = variant.seed if method.endswith("_random") else self.variants[0].seed
+        # A method that draws, as one of a user's may, prunes another network with each seed.
+        alike = method == "dense" or (method in pruning.METHODS and not method.endswith("_random"))
+        seed = self.variants[0].seed if alike else variant.seed
         row = _row(self._evaluated(Variant(method, self._step_rate(variant, 0), "none", seed)))
         return pd.DataFrame([{"epoch": 0, "seconds": 0.0, **row, "step": 0}])
 

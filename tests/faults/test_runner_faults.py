@@ -3,11 +3,13 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.channels import HBChannel
 
 from prunelens import profiles, runner
 
@@ -265,33 +267,55 @@ def test_a_log_that_cannot_be_written(project, capsys):
 
 @pytest.fixture
 def waiting(project):
-    """A run whose notebook says its kernel's process and then waits; ended, whatever the test did."""
+    """A run whose notebook says its kernel's process and then waits, as the next one's has started; ended, whatever the
+    test did."""
     project.notebook("00_waits", 'import os; open("pid", "w").write(str(os.getpid())); import time; time.sleep(600)')
+    (project.root / "said.py").write_text('import os\nopen("next_pid", "w").write(str(os.getpid()))')
+    project.notebook("01_next", "import said")
     process = project.start("quick")
-    pid = Path(project.root / "pid")
-    wait_for(lambda: process.poll() is not None or (pid.exists() and pid.read_text()))
+    files = [Path(project.root / name) for name in ("pid", "next_pid")]
+    wait_for(lambda: process.poll() is not None or all(file.exists() and file.read_text() for file in files))
     assert process.poll() is None, process.communicate()[0]
-    yield process, int(pid.read_text())
+    yield process, [int(file.read_text()) for file in files]
     process.kill()
     process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_is_clean(project, waiting, number):
-    process, kernel = waiting
+    process, kernels = waiting
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "00_waits: interrupted" in output and "Traceback" not in output
-    assert "./run_all.sh quick --notebooks 00\n" in output
-    assert not alive(kernel)
+    assert "not run: 01_next\n" in output and "./run_all.sh quick --notebooks 00,01\n" in output
+    assert not any(map(alive, kernels))
     assert project.kept() == {"00_waits.failed.ipynb", "00_waits.log"}
 
 
 def test_a_killed_run_leaves_no_kernel_computing(waiting):
-    process, kernel = waiting
+    process, kernels = waiting
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel))
+    wait_for(lambda: not any(map(alive, kernels)))
+
+
+@pytest.mark.parametrize("step", ["start_kernel", "stop_kernel"])
+def test_an_interruption_between_notebooks_says_what_is_left(project, capsys, monkeypatch, step):
+    project.notebook("00_good", "print(1)")
+    project.notebook("01_next", "print(2)")
+    project.notebook("02_later", "print(3)")
+    work, stopped = getattr(runner, step), []
+
+    def interrupted(argument: object) -> object:
+        if not stopped and "00_good.ipynb" in project.kept():
+            stopped.append(1)
+            raise KeyboardInterrupt
+        return work(argument)
+
+    monkeypatch.setattr(runner, step, interrupted)
+    status, _, err = run(project, capsys)
+    assert status == 130
+    assert "finished: 00_good\n" in err and "./run_all.sh quick --notebooks 01,02\n" in err
 
 
 # ---------------------------------------------------------------- the next notebook's kernel, started in advance
@@ -320,6 +344,7 @@ def test_a_kernel_imports_while_the_notebook_before_it_runs(project, capsys, ahe
     assert status == 0, said
     assert project.executed("01_next").cells[-1].outputs[0].text.strip() == ahead.read_text()
     assert not alive(int(ahead.read_text()))
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, HBChannel)], "a client is not closed"
 
 
 def test_a_kernel_started_in_advance_ends_with_the_run(project, capsys, ahead):
@@ -333,6 +358,15 @@ def test_a_kernel_that_dies_before_its_turn_is_started_again(project, capsys, ah
     status, *said = run(project, capsys)
     assert status == 0, said
     assert project.executed("00_first").cells[-1].outputs[0].text.strip() != ahead.read_text()
+
+
+def test_a_notebook_that_becomes_unreadable_fails_alone(project, capsys):
+    path = str(project.notebook("01_next", "print(2)"))
+    project.notebook("00_first", f"open({path!r}, 'w').close()")
+    project.notebook("02_later", "print(3)")
+    status, out, err = run(project, capsys)
+    assert status == 1
+    assert "[2/3] 01_next: FAILED after" in err and "[3/3] 02_later: done" in out
 
 
 def test_an_import_that_fails_is_said_of_its_cell(project, capsys):

@@ -14,7 +14,7 @@ Reruns the study: executes its notebooks in order and writes every figure and ta
 
 Profiles
   smoke            embedded images, tiny numbers: only checks that everything works (minutes)
-  quick            embedded images, 2 CPU cores, no further download (a quarter of an hour)
+  quick            embedded images, 2 CPU cores, no further download (under 12 minutes)
   long             embedded data, retraining until accuracy settles (two to three hours of CPU)
   imagenette       Imagenette and torchvision's ImageNet weights (one GPU, or a night of CPU)
   imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (hours of CPU, or minutes of GPU)

@@ -298,6 +298,7 @@ def run(turns: Iterator[Turn], paths: list[Path], folder: Path, request: Request
             try:
                 execute(path, copies, request.parameters, label, kernel)
             except KeyboardInterrupt:
+                logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of what nbclient was waiting for
                 say(f"{label}: interrupted after {clock(time.monotonic() - started)}", sys.stderr)
                 failed.append(path)
                 raise
@@ -389,7 +390,8 @@ def with_kernels(paths: list[Path]) -> Iterator[Turn]:
                 if soon not in kernels:
                     kernels[soon] = start_kernel(soon)
             yield position, path, kernels[path] if is_alive(kernels[path]) else None
-            stop_kernel(kernels.pop(path))
+            stop_kernel(kernels[path])
+            del kernels[path]
     finally:
         for kernel in kernels.values():
             stop_kernel(kernel)
@@ -440,12 +442,10 @@ def is_alive(kernel: Kernel | None) -> bool:
 
 
 def stop_kernel(kernel: Kernel | None) -> None:
-    if kernel is None:
-        return
-    if kernel.used is not None:
-        kernel.used.stop_channels()
-    if kernel.has_kernel:
+    if kernel is not None and kernel.has_kernel:
         run_sync(kernel.shutdown_kernel)(now=True)
+    if kernel is not None and kernel.used is not None:
+        kernel.used.stop_channels()
 
 
 def execute(path: Path, copies: Path, parameters: dict[str, Any], label: str, kernel: Kernel | None) -> None:

@@ -461,16 +461,9 @@ def _trained(table: pd.DataFrame) -> pd.Series:
 
 
 def _output_gaps(units: pd.DataFrame, convs: pd.Series, outputs: Iterable[int] | None = None) -> pd.DataFrame:
-    """Mean MIS of the chosen convs minus that of each live output unit: a row per output, a column per configuration.
-
-    units: live ones; outputs: None for all. Networks of one dense parent have the same output units: it is outputs
-    that an interval has to be over.
-    """
-    keys = [*CONFIGURATION, "seed"]
-    before = units[convs & (units.kind == "conv")].groupby(keys).mis.mean().rename("before")
+    """`statistics.output_gaps` by configuration. units: live ones; convs: which of them; outputs: None for all."""
     own = units[(units.kind == "fc") & (True if outputs is None else units.unit.isin(outputs))]
-    gaps = own.join(before, on=keys)
-    return gaps.assign(gap=gaps.before - gaps.mis).pivot_table(index="unit", columns=CONFIGURATION, values="gap")
+    return statistics.output_gaps(units[convs & (units.kind == "conv")], own, [*CONFIGURATION, "seed"], CONFIGURATION)
 
 
 def _last_layer(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:

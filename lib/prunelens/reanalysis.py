@@ -173,14 +173,9 @@ def network_means(tables: Tables, n_resamples: int = 0, seed: int = 0) -> pd.Dat
 
 
 def output_gaps(tables: Tables) -> pd.DataFrame:
-    """Mean MIS of a network's alive conv units minus that of each fc unit: a row per output, a column per network.
-
-    The networks share their dense parent, and so their output units: it is outputs that an interval has to be over.
-    """
+    """`statistics.output_gaps` of the published networks, a column each."""
     units = alive_units(tables).query("alive")
-    before = units[units.kind == "conv"].groupby(NETWORK).mis.mean().rename("before")
-    own = units[units.kind == "fc"].join(before, on=NETWORK)
-    return own.assign(gap=own.before - own.mis).pivot_table(index="unit", columns=NETWORK, values="gap")
+    return statistics.output_gaps(units[units.kind == "conv"], units[units.kind == "fc"], NETWORK, NETWORK)
 
 
 # ------------------------------------------------------------------------------------------------ InceptionV1

@@ -148,6 +148,21 @@ def unit_mean(
     return Interval(float(mean(values, codes)), *_percentiles(np.concatenate(resampled), level))
 
 
+def output_gaps(convs: pd.DataFrame, outputs: pd.DataFrame, network: list[str], columns: list[str]) -> pd.DataFrame:
+    """Mean MIS of each network's convs minus that of each of its output units: a row per output.
+
+    Networks of one dense parent have the same output units: it is outputs that an interval has to be over.
+
+    Args:
+        convs, outputs: one row per live unit, with mis; outputs also with unit.
+        network: the columns that tell networks apart; columns: those of them that get a column each, means over the
+            others.
+    """
+    before = convs.groupby(network).mis.mean().rename("before")
+    gaps = outputs.join(before, on=network)
+    return gaps.assign(gap=gaps.before - gaps.mis).pivot_table(index="unit", columns=columns, values="gap")
+
+
 # ---------------------------------------------------------------------------------------------------- trends
 
 

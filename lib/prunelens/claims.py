@@ -57,7 +57,9 @@ class Compared(NamedTuple):
     def why(self) -> str:
         reason = _reason(self.gap, self.over)
         return (
-            f"{reason}, and retraining has not settled: its last epoch brought {self.rising}" if self.rising else reason
+            f"{reason}, and retraining is not seen to have settled: its last epoch brought {self.rising}"
+            if self.rising
+            else reason
         )
 
 
@@ -148,7 +150,7 @@ def _gain(retrained: pd.DataFrame, epochs: pd.DataFrame, claim: str, method: str
     zeros = f"; {found.conv_sparsity.mean():.1%} of the conv weights are zero" if len(found) else ""
     return Verdict(
         claim, f"connection sparsity at {highest:g}, {how}, gains Top-1", _paper_gain(),
-        f"{_show(gain.gap)} against dense, retrained{zeros}", gain.verdict, gain.why, "03_net_gain",
+        f"{show(gain.gap)} against dense, retrained{zeros}", gain.verdict, gain.why, "03_net_gain",
     )  # fmt: skip
 
 
@@ -162,7 +164,7 @@ def _order_of_methods(retrained: pd.DataFrame, epochs: pd.DataFrame) -> Verdict:
     judged = {rate: _all_hold([each.verdict for each in gaps.values()]) for rate, gaps in found.items()}
     tested = [one for one in judged.values() if one != "not tested"]
     verdict = judged[rates[0]] if rates else "not tested"
-    ours = "; ".join(f"{pair}: {_show(each.gap)}" for pair, each in found[rates[0]].items()) if rates else "-"
+    ours = "; ".join(f"{pair}: {show(each.gap)}" for pair, each in found[rates[0]].items()) if rates else "-"
     why = _decisive(found[rates[0]] if rates else {}, verdict)
     if verdict != "not tested":
         why += f"; the order holds at {tested.count('holds')} of {len(tested)} rates"
@@ -175,7 +177,7 @@ def _order_of_methods(retrained: pd.DataFrame, epochs: pd.DataFrame) -> Verdict:
 def _iterative(accuracy: pd.DataFrame, chance: float) -> Verdict:
     found = _against_one_shot(accuracy, ["iterative"], chance)
     verdict = _all_hold([each.verdict for each in found.values()])
-    ours = "; ".join(f"{name}: {_show(each.gap)}" for name, each in found.items()) or "-"
+    ours = "; ".join(f"{name}: {show(each.gap)}" for name, each in found.items()) or "-"
     return Verdict("C3", "iterative is better than one-shot at equal epochs", _paper_iterative(), ours, verdict,
                    _decisive(found, verdict), "03_accuracy_by_rate")  # fmt: skip
 
@@ -394,14 +396,14 @@ def _rate_and_mis(means: pd.DataFrame, working: pd.DataFrame, trends: pd.DataFra
     smallest = SMALLEST_SLOPE * (_mean_mis(means, "dense") - _mean_mis(means, "random_init"))
     # Bonferroni's correction: any one of the methods would do.
     slopes = [statistics.mean_interval(seeds, 1 - 0.05 / len(trends)) for seeds in trends.seeds]
-    moving = [f"{series} {_show(slope)}" for series, slope in zip(trends.series, slopes, strict=True)
+    moving = [f"{series} {show(slope)}" for series, slope in zip(trends.series, slopes, strict=True)
               if slope.low > smallest > 0 or slope.high < -smallest < 0]  # fmt: skip
     if moving:
         verdict = "does not hold"
+        ours += f"; per unit of rate {', '.join(moving)}"
         why = (
             f"MIS per unit of rate changes by more than {smallest:.3f}, {SMALLEST_SLOPE:.0%} of the way from random to "
-            f"dense (same units, above chance; intervals over seeds, Bonferroni over {_count(len(trends), 'method')}): "
-            + ", ".join(moving)
+            f"dense (same units, above chance; intervals over seeds, Bonferroni over {_count(len(trends), 'method')})"
         )
     return Verdict("C4", "MIS does not correlate with the rate", _paper_pooled_r(), ours, verdict, why,
                    "06_correlations")  # fmt: skip
@@ -439,7 +441,7 @@ def broken_networks(accuracy: pd.DataFrame, means: pd.DataFrame, chance: float) 
         drawn = table.mis_conv[table.method == "random_init"]
         share = statistics.share_between(broken, drawn, dense)
         half = Interval(share.mean - 0.5, share.low - 0.5, share.high - 0.5)
-        ours = f"{_show(share, '.0%')} of the way from random to dense"
+        ours = f"{show(share, '.0%')} of the way from random to dense"
         over = f"{_count(len(broken), 'method')} and {_count(len(drawn), 'random network')}"
         judged, why = _sign(half), _reason(half, over, "half of the way")
     return Verdict("C5", "networks at chance stay closer to the dense network's MIS than to a random one's",
@@ -474,9 +476,9 @@ def _last_layer(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:
     why = f"{_why_outputs(gap, gaps, classes)}; lower in {lower} of them"
     everything = _output_gaps(trained, convs)
     if len(everything) > len(gaps):
-        why += f"; over all {len(everything)} outputs {_show(statistics.mean_interval(everything.mean(axis=1)))}"
+        why += f"; over all {len(everything)} outputs {show(statistics.mean_interval(everything.mean(axis=1)))}"
     return Verdict("C6a", "the last layer has lower MIS than the convs", "lower in every network; no number given",
-                   f"conv - fc = {_show(gap)}", _sign(gap), why, "05_mis_by_layer")  # fmt: skip
+                   f"conv - fc = {show(gap)}", _sign(gap), why, "05_mis_by_layer")  # fmt: skip
 
 
 def _why_outputs(gap: Interval, gaps: pd.DataFrame, classes: pd.DataFrame) -> str:
@@ -531,7 +533,7 @@ def _best_schedule(accuracy: pd.DataFrame, chance: float) -> Verdict:
     }
     verdict = _all_hold([each.verdict for each in lead.values()])
     best = max(found, key=lambda name: found[name].gap.mean, default=None)
-    ours = f"best other: {best} {_show(found[best].gap)}" if best else "-"
+    ours = f"best other: {best} {show(found[best].gap)}" if best else "-"
     why = _decisive(lead, verdict) + (f"; {_count(len(lead), 'comparison')}, each at 95 %" if best else "")
     return Verdict("Q2", "one-shot is the best schedule at equal epochs, method and rate", "left open", ours, verdict,
                    why, "03_pareto")  # fmt: skip
@@ -545,7 +547,7 @@ def _last_block(units: pd.DataFrame, classes: pd.DataFrame) -> Verdict:
     gaps = _output_gaps(trained, block == last, classes.logit)
     gap = statistics.mean_interval(gaps.mean(axis=1))
     return Verdict("Q3", f"the last layer is low of itself: lower than the convs of {last}", "left open",
-                   f"{last} - fc = {_show(gap)}", _sign(gap), _why_outputs(gap, gaps, classes),
+                   f"{last} - fc = {show(gap)}", _sign(gap), _why_outputs(gap, gaps, classes),
                    "05_mis_by_layer")  # fmt: skip
 
 
@@ -615,7 +617,7 @@ def _settled(retrained: pd.DataFrame, epochs: pd.DataFrame, *sides: tuple[str, f
     one_shot = epochs[epochs.schedule == "one_shot"].sort_values("epoch")
     last = one_shot.groupby(["method", "rate", "seed"]).top1.agg(lambda top1: top1.diff().iloc[-1])
     gains = {side: statistics.mean_interval(seeds) for side, seeds in last.groupby(["method", "rate"])}
-    rising = [f"{method}{f' at {rate:g}' if rate else ''} {_show(gains[method, rate])}"
+    rising = [f"{method}{f' at {rate:g}' if rate else ''} {show(gains[method, rate])}"
               for method, rate in sides if (method, rate) in gains and gains[method, rate].mean > SETTLED]  # fmt: skip
     return Compared(difference(retrained, *sides), _over(differences(retrained, *sides)), ", ".join(rising))
 
@@ -730,10 +732,11 @@ def _absence(r: Correlation, groups: int, rows: str) -> tuple[str, str]:
 
 
 def _show_r(r: Correlation) -> str:
-    return f"r = {_show(Interval(r.r, r.low, r.high), '.2f')}"
+    return f"r = {show(Interval(r.r, r.low, r.high), '.2f')}"
 
 
-def _show(interval: Interval, form: str = "+.3f") -> str:
+def show(interval: Interval, form: str = "+.3f") -> str:
+    """A value with its interval in words, that there is none said; "-" for no value."""
     mean, low, high = (format(value, form) for value in interval)
     if interval.mean != interval.mean:
         return "-"

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from statsmodels.nonparametric.smoothers_lowess import lowess
@@ -589,11 +590,13 @@ def pareto(table: pd.DataFrame) -> Figure:
             color, marker, _ = look(method)
             line = rows.groupby("pflops").top1.mean()
             options = {"marker": marker, "markersize": 4, "linewidth": _width(method), **_face(schedule)}
-            axis.plot(line.index, line, _dashes(schedule), color=color, **options)
+            axis.plot(1e15 * line.index, line, _dashes(schedule), color=color, **options)
         means = shown[shown.rate > 0].groupby(["method", "schedule", "pflops"]).top1.mean()
         front = means.groupby("pflops").max().cummax()
-        axis.step(front.index, front, where="post", color="#222222", linewidth=4, alpha=0.15, zorder=0)
-        axis.set(title=f"rate {rate:g}", xlabel="PFLOP of retraining")
+        axis.step(1e15 * front.index, front, where="post", color="#222222", linewidth=4, alpha=0.15, zorder=0)
+        axis.set(title=f"rate {rate:g}", xlabel="compute of retraining")
+        axis.xaxis.set_major_formatter(EngFormatter("FLOP"))
+        axis.locator_params(axis="x", nbins=3)
     axes[0, 0].set_ylabel(label("top1"))
     _legend(figure, table)
     return figure

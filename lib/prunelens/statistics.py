@@ -134,7 +134,7 @@ def unit_mean(
     The interval resamples units within their layer (percentile bootstrap): it speaks of other units of the same
     layers of this one network, not of other networks. It is a little short where layers are small: n units of a
     layer show (n - 1) / n of its variance, a single one none. Missing values are left out, and layers without any
-    other; no value at all gives NaN.
+    other; no value at all gives NaN. Of fewer than `FEW` values it resamples nothing: it is `mean_interval`'s.
     """
     values, layers = np.asarray(values, float), np.asarray(layers)
     if values.shape != layers.shape or values.ndim != 1:
@@ -143,6 +143,8 @@ def unit_mean(
     if not present.any():
         return Interval(math.nan, math.nan, math.nan)
     values, codes = _by_group(values[present], layers[present])
+    if values.size < FEW and not layers_equal:
+        return mean_interval(values, level)
     mean = _mean_of_layers if layers_equal else _mean_of_units
     resampled = [mean(values[rows], codes) for rows in _blocks_of_resamples(codes, n_resamples, seed)]
     return Interval(float(mean(values, codes)), *_percentiles(np.concatenate(resampled), level))

@@ -163,20 +163,20 @@ def locked(file: Path) -> Iterator[None]:
 def provenance() -> dict[str, Any]:
     """What the numbers depend on besides parameters: code, package versions and machine."""
     return {
-        **CODE,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **ORIGIN,
         "threads": torch.get_num_threads(),  # sums of floating-point numbers depend on it
     }
 
 
-def _code() -> dict[str, Any]:
+def _origin() -> dict[str, Any]:
     library = Path(__file__).parent
     sources = sorted(library.glob("*.py"))
     return {
         "library_sha256": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(),
         "git_commit": _git(library, "rev-parse", "HEAD"),
         "git_dirty": _dirty(PROJECT),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
 
 
@@ -195,4 +195,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 # As imported: a notebook's kernel imports the library some time before it computes anything.
-CODE = _code()
+ORIGIN = _origin()

@@ -1,0 +1,1 @@
+"""Analysis of tables: estimates, comparisons, correlations, claims. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Pruning: masks, methods, sensitivity, retraining and accuracy."""

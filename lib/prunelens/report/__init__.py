@@ -1,0 +1,1 @@
+"""Figures, tables and text of a report. Imports no torch."""

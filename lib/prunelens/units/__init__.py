@@ -1,0 +1,1 @@
+"""Units: what activates them, how they score, and what they look like."""

@@ -1,6 +1,9 @@
 """Variants: the networks of a study, as fields."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable
+from dataclasses import asdict, dataclass, replace
+
+from prunelens.profile import Grid, Profile
 
 DENSE = "dense"
 RETRAINED = ("one_shot", "iterative", "rewound")  # schedules with gradient steps
@@ -45,3 +48,45 @@ class Variant:
     def fields(self) -> dict[str, object]:
         """The columns of this network in every table."""
         return asdict(self)
+
+
+def variants(profile: Profile, random: Container[str]) -> list[Variant]:
+    """The networks that all measures judge: controls first, then the grid of methods and rates.
+
+    random: the methods that draw random numbers; others prune the same weights with every seed.
+    """
+    grid, seeds, epochs = profile.pruning, profile.pruning.seeds, profile.retraining.epochs
+    found = [Variant(DENSE, seed=seeds[0]), *(Variant(DENSE, seed=seed, weights="random") for seed in seeds)]
+    found += [Variant(DENSE, 0.0, "one_shot", seed, epochs=epochs) for seed in seeds]
+    for method in grid.methods:
+        drawn = seeds if method in random else seeds[:1]
+        found += [Variant(method, rate, "none", seed) for rate in grid.rates for seed in drawn]
+        found += [Variant(method, rate, "one_shot", seed, epochs=epochs) for rate in grid.rates for seed in seeds]
+    unmasked = _each(grid.unmasked, "one_shot", seeds, epochs)
+    found += [replace(variant, masked=False) for variant in unmasked]
+    return found + _each(grid.iterative, "iterative", seeds, epochs)
+
+
+def accuracy_variants(profile: Profile) -> list[Variant]:
+    """Further networks, judged by accuracy alone: what else than a method's masks could explain its accuracy?"""
+    grid, seeds, epochs = profile.pruning, profile.pruning.seeds, profile.retraining.epochs
+    found = []
+    if grid.recalibrated.methods:
+        found = [Variant(DENSE, 0.0, "recalibrated", seeds[0]), *_each(grid.recalibrated, "recalibrated", seeds[:1], 0)]
+    found += _each(grid.controls, "one_shot", seeds, epochs)
+    reinitialized = _each(grid.reinitialized, "one_shot", seeds, epochs)
+    found += [replace(variant, weights="random") for variant in reinitialized]
+    found += _each(grid.rewound, "rewound", seeds, epochs)
+    for other in grid.iterative.epochs:
+        for schedule in ("one_shot", "iterative"):
+            found += _each(grid.iterative, schedule, seeds, other)
+    return list(dict.fromkeys(found))
+
+
+def _each(grid: Grid, schedule: str, seeds: Iterable[int], epochs: int) -> list[Variant]:
+    return [
+        Variant(method, rate, schedule, seed, epochs=epochs)
+        for method in grid.methods
+        for rate in grid.rates
+        for seed in seeds
+    ]

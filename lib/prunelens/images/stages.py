@@ -1,0 +1,99 @@
+"""The image sets of a study, and what results depend on of them."""
+
+from pathlib import Path
+from typing import Any
+
+from prunelens import registry
+from prunelens.images import folders, sources
+from prunelens.images.imageset import ImageSet, concatenate
+from prunelens.paths import ROOT
+from prunelens.profile import expand
+from prunelens.stages import Pipeline, Subject, fact, stage
+
+
+def train(pipeline: Pipeline) -> ImageSet:
+    """The images that networks are trained on."""
+    return _opened(pipeline, "train", pipeline.profile.data.train_images)
+
+
+def validation(pipeline: Pipeline) -> ImageSet:
+    """The images that accuracy is measured on."""
+    return _opened(pipeline, "validation", pipeline.profile.data.validation_images)
+
+
+def stimuli(pipeline: Pipeline) -> ImageSet:
+    """The images whose activations are recorded: training images, and the profile's extra ones."""
+    data = pipeline.profile.data
+    found = _opened(pipeline, "train", data.stimulus_images)
+    if data.extra_stimuli is None:
+        return found
+    extra = expand(data.extra_stimuli, "data.extra_stimuli")
+    return pipeline.remember("stimuli", lambda: concatenate([found, _folder(pipeline, extra, "extra")]))
+
+
+@fact
+def train_images(pipeline: Pipeline, subject: Subject) -> Any:
+    """What the training images are."""
+    return _content(pipeline, "train", pipeline.profile.data.train_images)
+
+
+@fact
+def validation_images(pipeline: Pipeline, subject: Subject) -> Any:
+    """What the validation images are."""
+    return _content(pipeline, "validation", pipeline.profile.data.validation_images)
+
+
+@fact
+def stimulus_images(pipeline: Pipeline, subject: Subject) -> Any:
+    """What the stimuli are."""
+    data = pipeline.profile.data
+    found = _content(pipeline, "train", data.stimulus_images)
+    return found if data.extra_stimuli is None else [found, stimuli(pipeline).content]
+
+
+@stage(form="json", needs=("validation_images",), subject="")
+def classes(pipeline: Pipeline, subject: None) -> dict[str, list]:
+    """Names of the data's classes, and the network output that stands for each."""
+    found = validation(pipeline)
+    return {"names": list(found.class_names), "outputs": found.outputs.tolist()}
+
+
+def _opened(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
+    return pipeline.remember(f"{split} {n}", lambda: _open(pipeline, split, n))
+
+
+def _open(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
+    data, seed = pipeline.profile.data, pipeline.profile.seed
+    if data.source != "folder":
+        return registry.find("images", data.source)(split, n, data.size, seed)
+    train_folder, validation_folder = folders.split_root(root(pipeline))
+    folder = train_folder if split == "train" else validation_folder
+    return sources.folder(_folder(pipeline, folder, split), n, seed)
+
+
+def root(pipeline: Pipeline) -> Path:
+    """The folder with train/CLASS and val/CLASS, downloaded where the profile says so."""
+    data = pipeline.profile.data
+    found = ROOT / expand(data.root, "data.root")  # an absolute path stays what it is
+    if data.download == "imagenette" and not (found / "train").is_dir():
+        for split in ("train", "val"):
+            missing = not (found / "imagenette2-160" / split).is_dir()
+            found_split = folders.imagenette(found, split, download=missing)
+        return found_split.parent
+    return found
+
+
+def _folder(pipeline: Pipeline, folder: Path, name: str) -> ImageSet:
+    size, network = pipeline.profile.data.size, pipeline.profile.network
+    cache = pipeline.store.path("images", f"{name}-{size}", {"folder": str(folder.resolve())}, "")
+    known = folders.imagenet_class_indices() if network.outputs == 1000 else None
+    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, size, cache, known))
+
+
+def _content(pipeline: Pipeline, split: str, n: int | None) -> Any:
+    """The embedded images follow from a few numbers; any other source has to be asked for its pixels."""
+    data = pipeline.profile.data
+    if data.source == "embedded":
+        return {"embedded": sources.embedded.description.version, "n": n, "size": data.size, "split": split,
+                "seed": pipeline.profile.seed}  # fmt: skip
+    return _opened(pipeline, split, n).content

@@ -1,0 +1,113 @@
+"""The dense network of a study, and the table of its layers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from prunelens import registry
+from prunelens.paths import ROOT
+from prunelens.profile import Training, expand
+from prunelens.stages import Pipeline, Subject, fact, stage
+from prunelens.store import Arrays, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunelens.networks.architecture import Architecture
+
+ARCHITECTURE = ("network.architecture", "network.width", "network.outputs")
+
+
+@fact
+def architecture_source(pipeline: Pipeline, subject: Subject) -> str | None:
+    """The source of a user's architecture."""
+    name = pipeline.profile.network.architecture
+    return None if registry.is_built_in(name) else registry.source_hash("architecture", name)
+
+
+@fact
+def dense_weights(pipeline: Pipeline, subject: Subject) -> str:
+    """Which weights the dense network has."""
+    weights = pipeline.profile.network.weights
+    if weights == "torchvision":
+        return "torchvision IMAGENET1K_V1"
+    if weights == "scratch":
+        return str(pipeline.key("scratch"))
+    return pipeline.remember("weights", lambda: sha256(weights_file(pipeline)))
+
+
+@stage(form="table", reads=ARCHITECTURE, needs=("architecture_source",), subject="")
+def layers(pipeline: Pipeline, subject: None) -> pd.DataFrame:
+    """Table of the layers that have units, in order of the forward pass."""
+    from prunelens.networks.architecture import layer_table
+
+    return layer_table(architecture(pipeline), build(pipeline))
+
+
+def weights_file(pipeline: Pipeline) -> Path:
+    """The file that network.weights names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    file = expand(pipeline.profile.network.weights, "network.weights")
+    file = file if file.is_absolute() or file.exists() else ROOT / file
+    if not file.is_file():
+        raise FileNotFoundError(f"network.weights: found no file {file}, expected a safetensors file")
+    return file
+
+
+def architecture(pipeline: Pipeline) -> "Architecture":
+    """The profile's architecture."""
+    from prunelens.networks import architectures
+
+    return architectures.load(pipeline.profile.network.architecture)
+
+
+def build(pipeline: Pipeline, aux: bool = False) -> "nn.Module":
+    """A network of the profile's architecture without trained weights."""
+    network = pipeline.profile.network
+    return architecture(pipeline).build(network.outputs, network.width, aux)
+
+
+def trainable(pipeline: Pipeline, recipe: Training, seed: int) -> "nn.Module":
+    """A network with auxiliary heads, drawn from the seed, where the recipe has a loss for them."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(pipeline, aux=recipe.aux_weight > 0)
+
+
+def dense_state(pipeline: Pipeline) -> dict[str, Any]:
+    """The state dict of the dense network, read once in this process."""
+    return pipeline.remember("dense", lambda: _dense(pipeline).state_dict())
+
+
+def _dense(pipeline: Pipeline) -> "nn.Module":
+    from prunelens.networks import weights
+
+    network, named = build(pipeline), pipeline.profile.network.weights
+    if named == "torchvision":
+        weights.load_state(network, architecture(pipeline).pretrained(), "torchvision's weights")
+    elif named == "scratch":
+        restore(network, pipeline.get("scratch"), "network.weights = scratch")
+    else:
+        weights.load_weights(network, weights_file(pipeline))
+    return network.eval()
+
+
+def restore(network: "nn.Module", arrays: Arrays, origin: str) -> None:
+    """Load the weights of a training's artefact into a network."""
+    import torch
+
+    from prunelens.networks.weights import load_state
+
+    state = {name: torch.from_numpy(array.copy()) for name, array in part(arrays, "weight").items()}
+    load_state(network, state, origin)
+
+
+def part(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with PREFIX/, without it."""
+    return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}

@@ -269,10 +269,10 @@ def load(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Profile:
         raise ValueError(f"profile {file}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"profile {file}: found {type(content).__name__}, expected keys with values")
-    if "name" in content:
-        raise ValueError(f"profile {file}: found the key name, expected none: a profile is named by its file")
     for override in overrides:
         _override(content, override)
+    if "name" in content:
+        raise ValueError(f"profile {file}: found the key name, expected none: a profile is named by its file")
     try:
         return Profile.model_validate({"name": file.stem, **content})
     except pydantic.ValidationError as error:

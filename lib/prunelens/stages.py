@@ -8,12 +8,12 @@ The key of an artefact is made of the stage's version, the values of the profile
 and nobody writes keys by hand. A unit of work is (stage, subject): a variant, a block of the network, or None.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from prunelens import engine
+from prunelens import engine, parts
 from prunelens.profile import Profile
 from prunelens.store import Content, Store, fingerprint, origin
 from prunelens.variants import DENSE, Variant
@@ -100,6 +100,11 @@ class Pipeline:
         engine.prepare(found)
         return found
 
+    @cached_property
+    def parts(self) -> parts.Parts:
+        """Descriptions of what the profile names, by kind and name, each tried once."""
+        return parts.load(self.profile, self.store)
+
     def get(self, name: str, subject: Subject = None) -> Content:
         """Load what a stage has computed for a subject, or compute and keep it."""
         found = STAGES[name]
@@ -116,11 +121,30 @@ class Pipeline:
         """Whether a stage's artefact is there."""
         return self.store.has(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
 
-    def ensure(self, name: str, subjects: Iterable[Subject], label: str = "") -> None:
-        """Compute what is missing of a stage's artefacts, several at once on a CPU."""
-        missing = [subject for subject in dict.fromkeys(subjects) if not self.has(name, subject)]
-        if missing:
-            engine.run(lambda subject: self.get(name, subject), missing, label or name, self._processes())
+    def ensure(
+        self,
+        names: str | Sequence[str],
+        subjects: Iterable[Subject],
+        label: str = "",
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        """Compute what is missing of some stages' artefacts, several subjects at once on a CPU.
+
+        before: called first where something is missing, for what all processes share.
+        """
+        names = [names] if isinstance(names, str) else names
+        found = {s: [name for name in names if not self.has(name, s)] for s in dict.fromkeys(subjects)}
+        units = [(missing, subject) for subject, missing in found.items() if missing]
+        if units:
+            processes = self._processes()
+            if before:
+                before()
+            engine.run(self._compute, units, label or names[0], processes)
+
+    def _compute(self, unit: tuple[list[str], Subject]) -> None:
+        names, subject = unit
+        for name in names:
+            self.get(name, subject)
 
     def _processes(self) -> int:
         # PyTorch has no gradients in processes that are forked where it has used a GPU.

@@ -192,10 +192,15 @@ def origin() -> dict[str, Any]:
     return {
         "library_sha256": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(),
         "git_commit": _git(library, "rev-parse", "HEAD"),
-        "git_dirty": bool(_git(ROOT, "status", "--porcelain", "--untracked-files=no", "--", *RESULTS_FOLLOW)),
+        "git_dirty": is_dirty(ROOT),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def is_dirty(project: Path) -> bool:
+    """Whether tracked files that results follow from are not as committed. Figures do not count: runs rewrite them."""
+    return bool(_git(project, "status", "--porcelain", "--untracked-files=no", "--", *RESULTS_FOLLOW))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,30 +1,33 @@
-"""A study: a profile at work. It joins what the stages compute into tidy tables; nothing here imports PyTorch.
+"""A study: a profile at work. It joins what the stages compute into tidy tables, and imports no PyTorch itself.
 
     study = Study("quick")
     study.accuracy()   # computes what is missing, loads the rest
+
+Every table of networks begins with the variants' fields; see `prunelens.variants`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from prunelens import parts, profile
+from prunelens import profile
 from prunelens.images import stages as images
-from prunelens.networks import stages as networks
+from prunelens.networks.stages import part
 from prunelens.paths import FIGURES, RUNS
 from prunelens.pruning import stages as pruning
 from prunelens.registry import Description
 from prunelens.stages import Pipeline
 from prunelens.store import Arrays, Store, origin
 from prunelens.units import stages as units
-from prunelens.variants import DENSE, FIELDS, Variant, accuracy_variants, variants
+from prunelens.units.stages import Unit
+from prunelens.variants import DENSE, Variant, accuracy_variants, variants
 
-Unit = tuple[str, int]  # layer and index
+Chosen = Iterable[Variant] | None
 
 
 class Study:
@@ -36,7 +39,7 @@ class Study:
         out: where ``runs`` and ``figures`` go; by default the project's ``data/runs`` and ``figures``.
 
     Raises:
-        ValueError, FileNotFoundError: the profile, or a part that it names, cannot be used; says which.
+        ValueError, OSError, ImportError: the profile, or a part that it names, cannot be used; says which and why.
     """
 
     def __init__(self, name: str, overrides: Iterable[str] = (), device: str = "auto", out: str = "") -> None:
@@ -44,26 +47,82 @@ class Study:
         self.profile = profile.load(name, self.overrides)
         self.folder = (Path(out) / "figures" if out else FIGURES) / self.profile.name
         self.pipeline = Pipeline(self.profile, Store(Path(out) / "runs" if out else RUNS), device)
-        random = {name for name, description in self.parts["method"].items() if description.random}
+        random = {name for name, method in self.pipeline.parts["method"].items() if method.random}
         self.variants = variants(self.profile, random)
         self.accuracy_variants = accuracy_variants(self.profile)
         self.dense = self.pipeline.dense
 
+    def check(self) -> None:
+        """Find out before the first hour what would go wrong later: missing files, weights, packages, images.
+
+        Raises:
+            ValueError, OSError, ImportError: names the key, what was found and what was expected.
+        """
+        self.pipeline.key("retrained", self.retrained[0])
+        self.pipeline.key("embeddings")
+        if not self.pipeline.has("accuracy", self.dense):
+            pruning.network(self.pipeline, self.dense)
+
+    def compute(self, stages: Sequence[str] | None = None) -> None:
+        """Compute what is missing of the named stages (by default of all), without drawing a figure.
+
+        Raises:
+            ValueError: there is no such stage; lists those there are.
+        """
+        work: dict[str, Callable[[], object]] = {
+            "sensitivity": self.sensitivity,
+            "retrained": self.epochs,
+            "accuracy": lambda: self.accuracy(self.everything),
+            "sparsity": self.layer_sparsity,
+            "costs": self.costs,
+            "measures": self.units,
+            "softmax": self.softmax,
+            "pictures": self.picture_quality,
+            "atlas": self.atlas,
+        }
+        if unknown := sorted(set(stages or ()) - work.keys()):
+            raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(work)}")
+        for name, compute in work.items():
+            if stages is None or name in stages:
+                compute()
+
     # ------------------------------------------------------------------------------------------ what it is about
 
     @property
-    def parts(self) -> parts.Parts:
-        """Descriptions of what the profile names, by kind and name."""
-        return self.pipeline.parts
+    def origin(self) -> dict[str, Any]:
+        """Where results come from: profile, overrides, device, code, packages, machine."""
+        return {"profile": self.profile.name, "overrides": self.overrides, "device": self.device, **origin()}
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """Where this study's results come from: profile, overrides, device, code, packages, machine."""
-        return {"profile": self.profile.name, "overrides": self.overrides, "device": self.device, **origin()}
+    def descriptions(self) -> dict[str, Description]:
+        """Labels and looks of the profile's methods and measures, by name."""
+        return {**self.pipeline.parts["method"], **self.pipeline.parts["measure"]}
+
+    @property
+    def everything(self) -> list[Variant]:
+        """All networks, those that are judged by accuracy alone included."""
+        return [*self.variants, *self.accuracy_variants]
+
+    @property
+    def retrained(self) -> list[Variant]:
+        """All retrained networks."""
+        return [variant for variant in self.everything if variant.retrained]
+
+    @property
+    def pruned(self) -> list[Variant]:
+        """All networks as pruned, before any retraining."""
+        return [variant for variant in self.variants if variant.schedule == "none" and variant.rate > 0]
+
+    @property
+    def most_pruned(self) -> list[Variant]:
+        """The dense network, and each method's one-shot network of the highest rate and the first seed."""
+        wanted, epochs = self.profile.pruning, self.profile.retraining.epochs
+        shape = {"schedule": "one_shot", "seed": wanted.seeds[0], "epochs": epochs}
+        return [self.dense, *(Variant(method, max(wanted.rates), **shape) for method in wanted.methods)]
 
     @cached_property
     def classes(self) -> dict[str, list]:
-        """Names of the data's classes ("names") and the outputs that stand for them ("outputs")."""
+        """Names of the data's classes ("names"), and the outputs that stand for them ("outputs")."""
         return self.pipeline.get("classes")
 
     @property
@@ -73,34 +132,205 @@ class Study:
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """Every layer that has units, in order: layer, block, position, kind, prunable, units, weights."""
+        """Every layer that has units, in order: layer, block, position, kind, prunable, units, weights, parameters."""
         return self.pipeline.get("layers")
 
     @property
-    def retrained(self) -> list[Variant]:
-        """All retrained networks, those that are judged by accuracy alone included."""
-        return [variant for variant in [*self.variants, *self.accuracy_variants] if variant.retrained]
+    def blocks(self) -> list[str]:
+        """The blocks of the network that have prunable layers, in order."""
+        return list(self.layers[self.layers.prunable].block.unique())
 
-    def check(self) -> None:
-        """Find out what would go wrong later: missing files, weights, packages, parts that do not work.
+    # ------------------------------------------------------------------------------------------ pruning and accuracy
 
-        Raises:
-            ValueError, OSError, ImportError: names the key, what was found and what was expected.
+    def sensitivity(self) -> pd.DataFrame:
+        """Top-1 after pruning one layer alone, on training images: method, layer, position, rate, top1, kept.
+
+        kept: the share of the dense network's Top-1 on the same images.
         """
-        _ = self.parts, self.layers, self.classes
-        self.pipeline.key("retrained", self.dense)
+        self.pipeline.ensure("sensitivity", self.blocks)
+        table = pd.concat([self.pipeline.get("sensitivity", block) for block in self.blocks], ignore_index=True)
+        dense = self.pipeline.get("sensitivity_dense")["top1"]
+        return table.merge(self.layers[["layer", "position"]], on="layer").assign(kept=lambda t: t.top1 / dense)
 
-    def compute(self, stages: Sequence[str] | None = None) -> None:
-        """Compute what is missing of the named stages (by default all), without drawing anything."""
-        for name, subjects in self._work().items():
-            if stages is None or name in stages:
-                self.pipeline.ensure(name, subjects)
+    def layer_sparsity(self, chosen: Chosen = None) -> pd.DataFrame:
+        """Share of pruned weights by prunable layer: fields, layer, block, position, sparsity."""
+        chosen = self.pruned if chosen is None else list(chosen)
+        self.pipeline.ensure("pruned", chosen, "masks")
+        layers = pruning.prunable(self.pipeline)[["layer", "block", "position"]]
+        return self._rows(chosen, lambda v: layers.assign(sparsity=self.pipeline.get("pruned", v)["sparsity"]))
 
-    # ------------------------------------------------------------------------------------------------- networks
+    def kernels(self, variant: Variant) -> np.ndarray:
+        """Share kept of every kernel of the layer `example_layer`, (outputs, inputs) in 0..1."""
+        return self.pipeline.get("pruned", variant)["kernels"]
 
-    def _table(self, stage: str, chosen: Iterable[Variant], label: str) -> pd.DataFrame:
-        """A stage's tables of several variants, one below the other, with the variants' fields."""
-        chosen = list(chosen)
-        self.pipeline.ensure(stage, chosen, label)
-        found = [_with_fields(variant, self.pipeline.get(stage, variant)) for variant in chosen]
+    @property
+    def example_layer(self) -> str:
+        """The prunable layer whose masks are shown."""
+        return pruning.example_layer(self.pipeline)
+
+    def accuracy(self, chosen: Chosen = None) -> pd.DataFrame:
+        """Accuracy and measured sparsity on the validation images, a row per network.
+
+        Columns: fields; n; top1, top1_low, top1_high, top5 (among the data's own classes); the same with
+        _all_outputs; conv_sparsity, all_conv_sparsity, total_sparsity; mask_sparsity (of the masks, of prunable convs).
+        """
+        chosen = self.variants if chosen is None else list(chosen)
+        self.pipeline.ensure("accuracy", chosen)
+        return self._rows(chosen, lambda variant: pd.DataFrame([self.pipeline.get("accuracy", variant)["network"]]))
+
+    def class_accuracy(self, chosen: Chosen = None) -> pd.DataFrame:
+        """Accuracy by class: fields, class_name, output, n, top1."""
+        chosen = self.variants if chosen is None else list(chosen)
+        self.pipeline.ensure("accuracy", chosen)
+        classes = {"class_name": self.classes["names"], "output": self.classes["outputs"]}
+        return self._rows(chosen, lambda v: pd.DataFrame({**classes, **self.pipeline.get("accuracy", v)["classes"]}))
+
+    def epochs(self, chosen: Chosen = None) -> pd.DataFrame:
+        """The course of retraining: a row per network and epoch, epoch 0 being the network as it was pruned first.
+
+        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, and those of `accuracy`.
+        """
+        chosen = self.retrained if chosen is None else list(chosen)
+        self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))
+        self.pipeline.ensure("accuracy", [v for v in map(self._before, chosen) if v is not None])
+        return self._rows(chosen, self._course)
+
+    def _course(self, variant: Variant) -> pd.DataFrame:
+        columns = part(self.pipeline.get("retrained", variant), "epoch")
+        table = pd.DataFrame({name: values for name, values in columns.items() if values.ndim == 1})
+        before = self._before(variant)
+        if before is None:
+            return table
+        row = self.pipeline.get("accuracy", before)["network"]
+        first = {"epoch": 0, "step": 0, "step_rate": before.rate, "seconds": 0.0, **row}
+        return pd.concat([pd.DataFrame([first]), table], ignore_index=True)[table.columns]
+
+    def _before(self, variant: Variant) -> Variant | None:
+        """A retrained network as it was pruned first; None where its weights were drawn anew."""
+        if variant.weights != "trained":
+            return None
+        methods = self.pipeline.parts["method"]
+        random = variant.method != DENSE and methods[variant.method].random
+        seed = variant.seed if random else self.dense.seed
+        return Variant(variant.method, pruning.first_rate(self.pipeline, variant), seed=seed)
+
+    def costs(self) -> pd.DataFrame:
+        """Size and speed of the most pruned networks as masked and as compact tensors, beside the dense network.
+
+        Columns: fields; form ("dense", "masked", "compact"), batch_size, conv_sparsity, parameters, macs, sparse_macs,
+        bytes, seconds, images_per_second, speedup, each of the last three with _low and _high over rounds, and allowed
+        (the speed-up that the MACs would allow).
+        """
+        chosen = [replace(variant, schedule="none", epochs=0) for variant in self.most_pruned[1:]]
+        return self._rows(chosen, lambda variant: self.pipeline.get("costs", variant))
+
+    # ----------------------------------------------------------------------------------------------------- units
+
+    @property
+    def measures(self) -> list[str]:
+        """The profile's measures that can be taken: without known concepts, those that need them cannot."""
+        known = self.pipeline.get("stimuli")["concepts"]
+        found = self.pipeline.parts["measure"]
+        return [name for name, measure in found.items() if known or "concepts" not in measure.needs]
+
+    def units(self, chosen: Chosen = None) -> pd.DataFrame:
+        """Every unit of every network, with a column per measure; NaN where a unit is dead or the measure undefined.
+
+        Columns: fields; layer, block, position, kind ("conv", "output"), unit, own_class (False for outputs that stand
+        for no class of the data), alive (False: constant over all stimuli), and the `measures`.
+        """
+        chosen = self.variants if chosen is None else list(chosen)
+        stages = {name: units.measure_stage(self.pipeline, name) for name in self.measures}
+        before = partial(units.share, self.pipeline)
+        self.pipeline.ensure(["extremes", "alive", *stages.values()], chosen, "measures", before=before)
+        layers = self.layers
+        units_of = layers.loc[layers.index.repeat(layers.units), ["layer", "block", "position", "kind"]]
+        units_of["unit"] = units_of.groupby("layer", sort=False).cumcount()
+        units_of["own_class"] = (units_of.kind != "output") | units_of.unit.isin(self.classes["outputs"])
+
+        def of(variant: Variant) -> pd.DataFrame:
+            columns = {}
+            for name, stage in {"alive": "alive", **stages}.items():
+                values = self.pipeline.get(stage, variant)
+                columns[name] = np.concatenate([values[layer] for layer in layers.layer])
+            return units_of.assign(**columns)
+
+        return self._rows(chosen, of)
+
+    def extremes(self, variant: Variant, chosen: Sequence[Unit], side: str, n: int = 1) -> np.ndarray:
+        """Pixels of the n stimuli that excite each unit most ("top") or least ("bottom"), (units, n, size, size, 3)."""
+        indices = units.extreme_stimuli(self.pipeline, variant, chosen, side, n)
+        return images.stimuli(self.pipeline).images[indices.ravel()].reshape(*indices.shape, *self._pixels)
+
+    @property
+    def _pixels(self) -> tuple[int, int, int]:
+        return self.profile.data.size, self.profile.data.size, 3
+
+    def temperature(self) -> float:
+        """The temperature of the MIS."""
+        return self.pipeline.get("temperature")["temperature"]
+
+    def softmax(self) -> pd.DataFrame:
+        """The outputs of the data's classes ranked by logit and by softmax probability: fields; output, stimuli, ...
+
+        See `prunelens.units.softmax`.
+        """
+        self.pipeline.ensure("softmax", self.most_pruned, before=partial(units.share, self.pipeline))
+        return self._rows(self.most_pruned, lambda variant: self.pipeline.get("softmax", variant))
+
+    # -------------------------------------------------------------------------------------------------- pictures
+
+    @property
+    def drawn(self) -> list[Variant]:
+        """Networks whose units are drawn, dense to most pruned: retrained networks of the first seed, by rate."""
+        wanted, grid, epochs = self.profile.visualization, self.profile.pruning, self.profile.retraining.epochs
+        methods = [method for method in wanted.methods if method in grid.methods]
+        rates = [rate for rate in wanted.rates if rate in grid.rates]
+        shape = {"schedule": "one_shot", "seed": grid.seeds[0], "epochs": epochs}
+        return [self.dense, *(Variant(method, rate, **shape) for method in methods for rate in rates)]
+
+    @cached_property
+    def drawn_units(self) -> list[Unit]:
+        """Units that are drawn in every network: the profile's, and a seeded sample of each block's convs."""
+        return units.drawn_units(self.pipeline)
+
+    @cached_property
+    def atlas_units(self) -> dict[str, list[Unit]]:
+        """Units of the dense network's atlas by block."""
+        return units.atlas_units(self.pipeline)
+
+    def pictures(self, variant: Variant) -> Arrays:
+        """Pictures of the `drawn_units` in one network; see `prunelens.units.stages.pictures`."""
+        self.pipeline.ensure("pictures", self.drawn, before=partial(units.share, self.pipeline))
+        return self.pipeline.get("pictures", variant)
+
+    def atlas(self) -> dict[str, Arrays]:
+        """Pictures of the `atlas_units` by block; see `prunelens.units.stages.atlas`."""
+        self.pipeline.ensure("atlas", self.atlas_units, before=partial(units.share, self.pipeline))
+        return {block: self.pipeline.get("atlas", block) for block in self.atlas_units}
+
+    def picture_quality(self) -> pd.DataFrame:
+        """What the pictures are worth in numbers: fields, layer, unit and those of `units.picture_quality`."""
+        share = partial(units.share, self.pipeline)
+        self.pipeline.ensure(["pictures", "picture_quality"], self.drawn, "pictures", before=share)
+        return self._rows(self.drawn, lambda variant: self.pipeline.get("picture_quality", variant))
+
+    # ---------------------------------------------------------------------------------------------------- tables
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that claims are judged by: accuracy, epochs, units and classes."""
+        return {
+            "accuracy": self.accuracy(self.everything),
+            "epochs": self.epochs(),
+            "units": self.units(),
+            "classes": self.class_accuracy(),
+        }
+
+    def _rows(self, chosen: Iterable[Variant], table: Callable[[Variant], pd.DataFrame]) -> pd.DataFrame:
+        """The tables of several networks, one below the other, each with its variant's fields first."""
+        found = []
+        for variant in chosen:
+            rows = table(variant)
+            fields = pd.DataFrame([variant.fields()] * len(rows), index=rows.index)
+            found.append(pd.concat([fields, rows], axis=1))
         return pd.concat(found, ignore_index=True)

@@ -14,7 +14,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from prunelens import activations, evaluation, interpretability, networks, similarity
+from prunelens.images.imageset import to_batch
+from prunelens.networks import architectures
+from prunelens.networks.architecture import Architecture, unit_layers
+from prunelens.networks.hooks import evaluating
+from prunelens.units import extremes, mis, similarities
+from prunelens.units.recording import RECORDING_BATCH, NetworkSource
 
 TASKS, EXPLANATIONS, STIMULI, FEATURES = 20, 9, 4000, 1280
 K = TASKS * (EXPLANATIONS + 1)
@@ -24,41 +29,42 @@ PAIRWISE_UNITS, PAIRWISE_TASKS = 50, 3  # of embeddings, and of images
 def main(device: str) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}")
-    network = networks.build("googlenet", num_classes=1000).to(device)
-    scoring(network, device)
+    architecture = architectures.load("googlenet")
+    network = architecture.build(1000).to(device)
+    scoring({name: layer.weight.shape[0] for name, layer in unit_layers(architecture, network).items()}, device)
     for size, images in ((64, 256), (224, 32)):
-        recording(network, size, images if device == "cpu" else 32 * images, device)
+        recording(architecture, network, size, images if device == "cpu" else 32 * images, device)
 
 
-def scoring(network: torch.nn.Module, device: str) -> None:
-    """From activations to scores of every unit, and the same margins pair by pair for some."""
+def scoring(widths: dict[str, int], device: str) -> None:
+    """From activations to scores of every unit of layers of these widths; the same margins pair by pair for some."""
     rng = np.random.default_rng(0)
-    widths = {name: layer.weight.shape[0] for name, layer in networks.unit_layers(network).items()}
     units = sum(widths.values())
     values = {name: rng.standard_normal((STIMULI, width), dtype=np.float32) for name, width in widths.items()}
     rows = rng.standard_normal((STIMULI, FEATURES), dtype=np.float32)
     embeddings = torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).to(device)
-    keys = activations.tie_keys([str(i) for i in range(STIMULI)], 0)
+    keys = extremes.tie_keys([str(i) for i in range(STIMULI)], 0)
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    products: list[interpretability.Gram] = []
+    products: list[mis.Gram | torch.Tensor] = []
     found: dict[str, np.ndarray] = {}
 
     def rank() -> None:
-        ranked.update({layer: activations.extremes(value, K, keys) for layer, value in values.items()})
+        ranked.update({layer: extremes.extremes(value, K, keys)[:2] for layer, value in values.items()})
 
     def gram() -> None:
-        products[:] = [interpretability.gram(embeddings)]
+        products[:] = [mis.gram(embeddings, device)]
 
     def margins() -> None:
         for layer, (top, bottom) in ranked.items():
-            found[layer] = interpretability.margins(top, bottom, products[0], TASKS, EXPLANATIONS, layer=layer)
+            found[layer] = mis.margins(top, bottom, products[0], TASKS, EXPLANATIONS, layer=layer)
 
-    def summarize() -> None:
+    def score() -> None:
         for values in found.values():
-            interpretability.summarize(values, 0.1)
+            mis.mis(values, 0.1)
+            mis.two_afc_accuracy(values)
 
     before = peak_memory()
-    steps = {step.__name__: best(step, device) for step in (rank, gram, margins, summarize)}
+    steps = {step.__name__: best(step, device) for step in (rank, gram, margins, score)}
     print(f"\nscoring {units} units, N = {TASKS}, K = {EXPLANATIONS}, {STIMULI} stimuli, {FEATURES}-d, best of 3:")
     print("  " + ", ".join(f"{name} {show(taken)}" for name, taken in steps.items()))
     print(f"  in all {show(sum(steps.values()))}; peak memory {peak_memory():.2f} GB, {before:.2f} GB before scoring")
@@ -68,7 +74,7 @@ def scoring(network: torch.nn.Module, device: str) -> None:
 
     def from_embeddings() -> None:
         for layer, (top, bottom) in ranked.items():
-            interpretability.margins(top, bottom, embeddings, TASKS, EXPLANATIONS, layer=layer)
+            mis.margins(top, bottom, embeddings, TASKS, EXPLANATIONS, layer=layer)
 
     print(f"  margins from the embeddings, without their gram: {show(best(from_embeddings, device))}")
     by_pairs: list[np.ndarray] = []
@@ -79,30 +85,26 @@ def scoring(network: torch.nn.Module, device: str) -> None:
     print(f"  margins per unit: {show(fast, 1e3)} ms, {show(once, 1e3)} ms were the gram made for one network alone")
     print(f"  pair by pair, embeddings known: {show(slow, 1e3)} ms, {times(slow, fast)}, or {times(slow, once)}")
 
-    metric = similarity.load("efficientnet_lite0")
+    metric = similarities.load("efficientnet_lite0")
     pair = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     pairs = 4 * EXPLANATIONS * PAIRWISE_TASKS
     slow = best(lambda: [metric.embed(pair, 2, device) for _ in range(pairs)], device) * TASKS / PAIRWISE_TASKS
-    print(f"  pair by pair, {metric.name} given two images at a time: {show(slow)} s, {times(slow, fast)}")
+    print(f"  pair by pair, efficientnet_lite0 given two images at a time: {show(slow)} s, {times(slow, fast)}")
 
 
-def recording(network: torch.nn.Module, size: int, n: int, device: str, pairs: int = 7) -> None:
+def recording(
+    architecture: Architecture, network: torch.nn.Module, size: int, n: int, device: str, pairs: int = 7
+) -> None:
     """Recording and the bare forward pass of the same images, in turn; the medians of the ratios of pairs."""
     images = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-    units = networks.unit_layers(network)
-    everything = {**units, **activations.batch_norm_layers(network), **activations.rectified_layers(network)}
+    source = NetworkSource(architecture, network, device)
 
     def forward() -> None:
-        with evaluation.evaluating(network):
-            for start in range(0, n, 64):
-                batch = torch.from_numpy(images[start : start + 64]).to(device)
-                network(batch.permute(0, 3, 1, 2).float().div(255)).cpu()
+        with evaluating(network):
+            for start in range(0, n, RECORDING_BATCH):
+                network(to_batch(images[start : start + RECORDING_BATCH], device)).cpu()
 
-    ways = {
-        "forward": forward,
-        "convs and fc": lambda: activations.record(network, units, images, 64, device),
-        "convs, BatchNorms, rectified, fc": lambda: activations.record(network, everything, images, 64, device),
-    }
+    ways = {"forward": forward, "convs, rectified, output": lambda: list(source.batches(images))}
     timed = [{way: seconds(run, device) for way, run in ways.items()} for _ in range(pairs + 1)][1:]
     bare = np.median([taken["forward"] for taken in timed], axis=0)
     print(f"\nrecording {n} images of {size} px: forward pass {show(bare)} s; of {pairs} pairs, the median and range")
@@ -114,7 +116,7 @@ def recording(network: torch.nn.Module, size: int, n: int, device: str, pairs: i
 
 def pair_by_pair(top: np.ndarray, bottom: np.ndarray, embeddings: torch.Tensor, layer: str) -> np.ndarray:
     """Margins (units, N) by evaluating the similarity of every query with every explanation, as it is defined."""
-    chosen = interpretability.tasks(len(top), TASKS, EXPLANATIONS, layer=layer)
+    chosen = mis.tasks(len(top), TASKS, EXPLANATIONS, layer=layer)
     found = np.empty((len(top), TASKS))
     for unit in range(len(top)):
         for i in range(TASKS):

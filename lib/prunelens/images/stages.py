@@ -5,7 +5,7 @@ from typing import Any
 
 from prunelens import registry
 from prunelens.images import folders, sources
-from prunelens.images.imageset import ImageSet, concatenate
+from prunelens.images.imageset import ImageSet, concatenate, sample
 from prunelens.paths import ROOT
 from prunelens.profile import expand
 from prunelens.stages import Pipeline, Subject, fact, stage
@@ -68,7 +68,8 @@ def _open(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
         return registry.find("images", data.source)(split, n, data.size, seed)
     train_folder, validation_folder = folders.split_root(root(pipeline))
     folder = train_folder if split == "train" else validation_folder
-    return sources.folder(_folder(pipeline, folder, split), n, seed)
+    found = _folder(pipeline, folder, split)
+    return found if n is None else sample(found, n, seed)
 
 
 def root(pipeline: Pipeline) -> Path:

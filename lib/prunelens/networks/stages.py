@@ -9,7 +9,7 @@ from prunelens import registry
 from prunelens.paths import ROOT
 from prunelens.profile import Training, expand
 from prunelens.stages import Pipeline, Subject, fact, stage
-from prunelens.store import Arrays, sha256
+from prunelens.store import Arrays, fingerprint, sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +33,7 @@ def dense_weights(pipeline: Pipeline, subject: Subject) -> str:
     if weights == "torchvision":
         return "torchvision IMAGENET1K_V1"
     if weights == "scratch":
-        return str(pipeline.key("scratch"))
+        return fingerprint(pipeline.key("scratch"))
     return pipeline.remember("weights", lambda: sha256(weights_file(pipeline)))
 
 

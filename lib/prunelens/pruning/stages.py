@@ -1,6 +1,5 @@
 """The networks of a study: pruned, retrained, and what they can do."""
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ import pandas as pd
 from prunelens import registry
 from prunelens.images import stages as images
 from prunelens.networks import stages as networks
-from prunelens.networks.stages import ARCHITECTURE
-from prunelens.profile import Training
+from prunelens.networks.stages import ARCHITECTURE, part
 from prunelens.stages import Pipeline, Subject, fact, stage
 from prunelens.store import Arrays, fingerprint
 from prunelens.variants import DENSE, Variant
@@ -19,13 +17,12 @@ from prunelens.variants import DENSE, Variant
 if TYPE_CHECKING:
     from torch import nn
 
-    from prunelens.pruning.context import Context
-    from prunelens.pruning.masks import Masks
+    from prunelens.profile import Training
+    from prunelens.pruning.context import Context, Masks
 
 DENSE_NETWORK = ("architecture_source", "dense_weights")  # facts that the dense network follows from
 MASKS_VERSION = 3  # raise it when masks or fresh weights change
 CALIBRATION_IMAGES = 64  # training images, at most, that a method may look at
-
 
 # ------------------------------------------------------------------------------------------------------------- facts
 
@@ -43,13 +40,13 @@ def scanned_methods(pipeline: Pipeline, subject: Subject) -> list[dict[str, Any]
 
 
 def _method(pipeline: Pipeline, name: str) -> dict[str, Any]:
-    needs = pipeline.parts["method"][name].needs
+    description = pipeline.parts["method"][name]
     return {
         "name": name,
-        "version": [MASKS_VERSION, pipeline.parts["method"][name].version],
+        "version": [MASKS_VERSION, description.version],
         "source": None if registry.is_built_in(name) else registry.source_hash("method", name),
-        "images": images.train_images(pipeline, None) if "images" in needs else None,
-        "tolerated": tolerated(pipeline) if "sensitivity" in needs else None,
+        "images": images.train_images(pipeline, None) if "images" in description.needs else None,
+        "tolerated": tolerated(pipeline) if "sensitivity" in description.needs else None,
     }
 
 
@@ -62,15 +59,7 @@ def variant(pipeline: Pipeline, variant: Variant) -> dict[str, Any]:
 @fact
 def network_of(pipeline: Pipeline, variant: Variant) -> str:
     """What a variant's weights depend on."""
-    if variant.schedule == "none":
-        found = [{name: networks_fact(pipeline, name) for name in DENSE_NETWORK}, variant.fields()]
-        return fingerprint([*found, method(pipeline, variant), {k: pipeline.profile.value(k) for k in ARCHITECTURE}])
-    return fingerprint(pipeline.key("recalibrated" if variant.schedule == "recalibrated" else "retrained", variant))
-
-
-def networks_fact(pipeline: Pipeline, name: str) -> Any:
-    """The value of one of the facts about the dense network."""
-    return getattr(networks, name)(pipeline, None)
+    return fingerprint(pipeline.key(_stage(variant), variant))
 
 
 # ------------------------------------------------------------------------------------------------------ sensitivity
@@ -85,17 +74,17 @@ def networks_fact(pipeline: Pipeline, name: str) -> Any:
 )
 def sensitivity(pipeline: Pipeline, block: str) -> pd.DataFrame:
     """Top-1 after pruning each layer of a block alone, on training images."""
-    from prunelens.pruning import sensitivity as scan
+    from prunelens.pruning.sensitivity import scan
 
     wanted = pipeline.profile.sensitivity
-    return scan.scan(
+    return scan(
         network(pipeline, pipeline.dense),
         networks.architecture(pipeline),
         _scan_images(pipeline),
         block,
         {name: registry.find("method", name) for name in wanted.methods},
         wanted.rates,
-        partial(context, pipeline, seed=pipeline.profile.seed),
+        partial(_context, pipeline, seed=pipeline.profile.seed),
         batch_size=pipeline.profile.batch_size,
         device=pipeline.device,
     )
@@ -108,14 +97,11 @@ def sensitivity(pipeline: Pipeline, block: str) -> pd.DataFrame:
     subject="",
 )
 def sensitivity_dense(pipeline: Pipeline, subject: None) -> dict[str, float]:
-    """Top-1 of the dense network on the images of the sensitivity scan."""
-    from prunelens.pruning import accuracy
+    """Accuracies of the dense network on the images of the sensitivity scan."""
+    from prunelens.pruning.accuracy import accuracy, logits
 
-    found = _scan_images(pipeline)
-    logits = accuracy.logits(
-        network(pipeline, pipeline.dense), found, pipeline.profile.batch_size, pipeline.device
-    )
-    return {"top1": accuracy.accuracy(logits, found)["top1"]}
+    seen, batch_size = _scan_images(pipeline), pipeline.profile.batch_size
+    return accuracy(logits(network(pipeline, pipeline.dense), seen, batch_size, pipeline.device), seen)
 
 
 def _scan_images(pipeline: Pipeline) -> Any:
@@ -128,17 +114,49 @@ def tolerated(pipeline: Pipeline) -> dict[str, float]:
     """By layer, the rate of unstructured pruning that costs this layer alone no more than the tolerance."""
     from prunelens.pruning.sensitivity import tolerated as read
 
-    blocks = pipeline.get("layers").query("prunable").block.unique()
-    table = pd.concat([pipeline.get("sensitivity", block) for block in blocks], ignore_index=True)
-    table = table[table.method == "unstructured_local"]
-    return read(table, pipeline.get("sensitivity_dense")["top1"], pipeline.profile.sensitivity.tolerance)
+    layers = pipeline.get("layers")
+    table = pd.concat([pipeline.get("sensitivity", block) for block in layers[layers.prunable].block.unique()])
+    table, dense = table[table.method == "unstructured_local"], pipeline.get("sensitivity_dense")["top1"]
+    return read(table, dense, pipeline.profile.sensitivity.tolerance)
 
 
 # --------------------------------------------------------------------------------------------------------- networks
 
 
-def context(pipeline: Pipeline, network: "nn.Module", seed: int) -> "Context":
-    """What a pruning method may ask for, beside the network and the rate."""
+def network(pipeline: Pipeline, variant: Variant) -> "nn.Module":
+    """A variant's network on the CPU, in evaluation mode; retrained first where that has not been done yet."""
+    from prunelens.networks import weights
+
+    found = networks.build(pipeline)
+    if variant.schedule != "none":
+        networks.restore(found, pipeline.get(_stage(variant), variant), str(variant))
+        return found.eval()
+    weights.load_state(found, networks.dense_state(pipeline), "the dense network")
+    _prune(pipeline, variant, found, variant.rate)
+    if variant.weights == "random":
+        weights.initialize(found, variant.seed)
+    if variant.weights == "shuffled":
+        weights.shuffle_weights(found, variant.seed)
+    return found.eval()
+
+
+def _stage(variant: Variant) -> str:
+    """The stage that makes a variant's weights."""
+    return {"none": "pruned", "recalibrated": "recalibrated"}.get(variant.schedule, "retrained")
+
+
+def _prune(
+    pipeline: Pipeline, variant: Variant, network: "nn.Module", rate: float, within: "Masks | None" = None
+) -> "Masks":
+    from prunelens.pruning import masks
+
+    if variant.method == DENSE:
+        return {}
+    part = registry.find("method", variant.method)
+    return masks.prune(network, part, rate, partial(_context, pipeline, seed=variant.seed), within)
+
+
+def _context(pipeline: Pipeline, network: "nn.Module", seed: int) -> "Context":
     from prunelens.images.imageset import sample
     from prunelens.pruning.context import Context
 
@@ -149,42 +167,36 @@ def context(pipeline: Pipeline, network: "nn.Module", seed: int) -> "Context":
     return Context(network, networks.architecture(pipeline), seed, calibration, partial(tolerated, pipeline))
 
 
-def network(pipeline: Pipeline, variant: Variant) -> "nn.Module":
-    """A variant's network on the CPU, in evaluation mode; retrains it where that has not been done yet."""
-    from prunelens.networks import weights
+@stage(version=3, reads=ARCHITECTURE, needs=(*DENSE_NETWORK, "variant", "method"))
+def pruned(pipeline: Pipeline, variant: Variant) -> Arrays:
+    """What a variant's masks take; the network itself is made anew when it is needed.
 
-    found = networks.build(pipeline)
-    if variant.schedule in ("none", "recalibrated"):
-        found = _pruned(pipeline, variant)[0] if variant.schedule == "none" else found
-    if variant.schedule != "none":
-        networks.restore(found, _trained(pipeline, variant), str(variant))
-    elif variant.weights == "random":
-        weights.initialize(found, variant.seed)
-    elif variant.weights == "shuffled":
-        weights.shuffle_weights(found, variant.seed)
-    return found.eval()
+    "sparsity" (prunable layers,): share of each layer's weights; "kernels" (outputs, inputs): share that is kept of
+    every kernel of the `example_layer`.
+    """
+    import torch
 
-
-def _trained(pipeline: Pipeline, variant: Variant) -> Arrays:
-    return pipeline.get("recalibrated" if variant.schedule == "recalibrated" else "retrained", variant)
-
-
-def _pruned(pipeline: Pipeline, variant: Variant) -> tuple["nn.Module", "Masks"]:
-    """The dense network pruned as a variant says, not retrained, and its masks."""
     found = networks.build(pipeline)
     found.load_state_dict(networks.dense_state(pipeline))
-    return found, _prune(pipeline, variant, found, variant.rate, None)
+    masks, layers = _prune(pipeline, variant, found, variant.rate), prunable(pipeline).layer
+    kept = [masks.get(f"{layer}.weight", torch.ones(1, 1, 1, 1)).float() for layer in layers]
+    example = kept[list(layers).index(example_layer(pipeline))]
+    return {
+        "sparsity": np.array([1 - mask.mean().item() for mask in kept]),
+        "kernels": example.mean((2, 3)).numpy(),
+    }
 
 
-def _prune(
-    pipeline: Pipeline, variant: Variant, network: "nn.Module", rate: float, within: "Masks | None"
-) -> "Masks":
-    from prunelens.pruning import masks
+def prunable(pipeline: Pipeline) -> pd.DataFrame:
+    """The rows of the prunable layers in the table of layers."""
+    layers = pipeline.get("layers")
+    return layers[layers.prunable].reset_index(drop=True)
 
-    if variant.method == DENSE:
-        return {}
-    part = registry.find("method", variant.method)
-    return masks.prune(network, part, rate, partial(context, pipeline, seed=variant.seed), within)
+
+def example_layer(pipeline: Pipeline) -> str:
+    """The prunable layer in the middle of the network."""
+    layers = prunable(pipeline).layer
+    return layers[len(layers) // 2]
 
 
 @stage(
@@ -195,35 +207,23 @@ def _prune(
 def retrained(pipeline: Pipeline, variant: Variant) -> Arrays:
     """Weights, masks and epochs of a variant, pruned and retrained in one or several steps."""
     from prunelens.networks import weights
-    from prunelens.pruning import retraining
-
-    recipe = _recipe(pipeline, variant)
-    network = networks.trainable(pipeline, recipe, variant.seed)
-    weights.load_state(network, networks.dense_state(pipeline), "the dense network")
 
     def fresh(network: "nn.Module") -> None:
         if variant.weights == "random":
             weights.initialize(network, variant.seed)
 
-    found = retraining.retrain(
-        network,
-        images.train(pipeline),
-        retraining.steps(variant.rate, variant.epochs, steps(pipeline, variant)),
-        partial(_prune, pipeline, variant),
-        partial(_evaluate, pipeline),
-        recipe,
-        seed=variant.seed,
-        device=pipeline.device,
-        masked=variant.masked,
-        prepare=fresh,
-        label=str(variant),
-        checkpoint=pipeline.checkpoint("retrained", variant),
-    )
-    return found
+    recipe = _recipe(pipeline, variant)
+    found = networks.trainable(pipeline, recipe, variant.seed)
+    weights.load_state(found, networks.dense_state(pipeline), "the dense network")
+    n = pipeline.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
+    return _retrain(
+        pipeline, "retrained", variant, found, recipe, variant.seed, n=n, rate=variant.rate, epochs=variant.epochs,
+        prune=partial(_prune, pipeline, variant), masked=variant.masked, prepare=fresh,
+    )  # fmt: skip
 
 
 @stage(
-    version=3,
+    version=4,
     reads=(*ARCHITECTURE, "network.scratch", "seed"),
     needs=("architecture_source", "train_images", "validation_images"),
     subject="",
@@ -231,12 +231,49 @@ def retrained(pipeline: Pipeline, variant: Variant) -> Arrays:
 def scratch(pipeline: Pipeline, subject: None) -> Arrays:
     """Weights and epochs of the dense network, trained from scratch."""
     from prunelens.networks import weights
-    from prunelens.pruning import retraining
 
     recipe, seed = pipeline.profile.network.scratch, pipeline.profile.seed
-    network = networks.trainable(pipeline, recipe, seed)
-    weights.initialize(network, seed)
-    raise NotImplementedError
+    found = networks.trainable(pipeline, recipe, seed)
+    weights.initialize(found, seed)
+    return _retrain(pipeline, "scratch", None, found, recipe, seed, n=1, rate=0.0, epochs=recipe.epochs)
+
+
+def _retrain(
+    pipeline: Pipeline,
+    name: str,
+    subject: Subject,
+    network: "nn.Module",
+    recipe: "Training",
+    seed: int,
+    *,
+    n: int,
+    rate: float,
+    epochs: int,
+    prune: Any = lambda network, rate, within: {},
+    **more: Any,
+) -> Arrays:
+    """Train in ``n`` steps from the last checkpoint on, which a later call removes once the result is stored."""
+    from prunelens.pruning import retraining
+
+    checkpoint = pipeline.checkpoint(name, subject)
+    return retraining.retrain(
+        network, images.train(pipeline), retraining.steps(rate, epochs, n), prune, partial(_evaluate, pipeline), recipe,
+        seed=seed, device=pipeline.device, label=f"{subject or 'dense, from scratch'}", checkpoint=checkpoint, **more,
+    )  # fmt: skip
+
+
+def _recipe(pipeline: Pipeline, variant: Variant) -> "Training":
+    recipe, rewound = pipeline.profile.retraining, pipeline.profile.pruning.rewound
+    if variant.schedule != "rewound":
+        return recipe
+    return recipe.model_copy(update=rewound.model_dump(include={"learning_rate", "schedule"}))
+
+
+def first_rate(pipeline: Pipeline, variant: Variant) -> float:
+    """The rate that a variant has after its first step of pruning."""
+    if variant.schedule != "iterative":
+        return variant.rate
+    return 1 - (1 - variant.rate) ** (1 / pipeline.profile.pruning.iterative.steps)
 
 
 @stage(
@@ -248,28 +285,62 @@ def recalibrated(pipeline: Pipeline, variant: Variant) -> Arrays:
     """A pruned network with BatchNorm statistics measured anew, no gradient step."""
     from prunelens.pruning import retraining
 
-    network, masks = _pruned(pipeline, variant)
-    recipe = pipeline.profile.retraining
-    retraining.recalibrate(network, images.train(pipeline), recipe, variant.seed, pipeline.device)
-    return retraining.pack(network, masks)
+    found = networks.build(pipeline)
+    found.load_state_dict(networks.dense_state(pipeline))
+    masks, recipe = _prune(pipeline, variant, found, variant.rate), pipeline.profile.retraining
+    retraining.recalibrate(found, images.train(pipeline), recipe, variant.seed, pipeline.device)
+    return retraining.pack(found.cpu(), masks)
 
 
-def steps(pipeline: Pipeline, variant: Variant) -> int:
-    """How many steps of pruning and retraining a variant takes."""
-    return pipeline.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
-
-
-def _recipe(pipeline: Pipeline, variant: Variant) -> Training:
-    recipe = pipeline.profile.retraining
-    if variant.schedule != "rewound":
-        return recipe
-    rewound = pipeline.profile.pruning.rewound
-    return recipe.model_copy(update=rewound.model_dump(include={"learning_rate", "schedule"}))
+def share(pipeline: Pipeline) -> None:
+    """Have in memory what all processes that train or evaluate need, before they are forked."""
+    images.train(pipeline), images.validation(pipeline), networks.dense_state(pipeline)
 
 
 # ------------------------------------------------------------------------------------------------ what they can do
 
 
+@stage(form="json", version=3, needs=("network_of", "validation_images"))
+def accuracy(pipeline: Pipeline, variant: Variant) -> dict[str, dict[str, Any]]:
+    """Accuracies and sparsities of a network ("network"), and its accuracy by class ("classes")."""
+    if variant.retrained:  # its last epoch has evaluated it already
+        arrays = pipeline.get("retrained", variant)
+        found = {name: values[-1].tolist() for name, values in part(arrays, "epoch").items()}
+        masks = part(arrays, "mask")
+    else:
+        found = _evaluate(pipeline, network(pipeline, variant))
+        masks = {} if variant.schedule == "none" else part(pipeline.get("recalibrated", variant), "mask")
+    found["mask_sparsity"] = _mask_sparsity(pipeline, variant, masks)
+    right, n = np.array(found.pop("class_right")), np.array(found.pop("class_n"))
+    course = {"epoch", "step", "step_rate", "learning_rate", "loss", "train_top1", "seconds"}
+    return {
+        "network": {name: value for name, value in found.items() if name not in course},
+        "classes": {"n": n.tolist(), "top1": (right / n.clip(1)).tolist()},
+    }
+
+
+def _mask_sparsity(pipeline: Pipeline, variant: Variant, masks: Arrays) -> float:
+    """Share of the prunable convs' weights that masks take."""
+    layers = prunable(pipeline)
+    if variant.schedule == "none":
+        taken = pipeline.get("pruned", variant)["sparsity"]
+    else:
+        ours = (masks.get(f"{layer}.weight") for layer in layers.layer)
+        taken = np.array([0.0 if mask is None else 1 - mask.mean() for mask in ours])
+    return float((taken * layers.weights).sum() / layers.weights.sum())
+
+
 def _evaluate(pipeline: Pipeline, network: "nn.Module") -> dict[str, Any]:
-    """Accuracies, sparsities and counts by class on the validation images."""
-    raise NotImplementedError
+    """Sparsities, accuracies and counts by class on the validation images."""
+    from prunelens.pruning import accuracy
+    from prunelens.pruning.masks import sparsity
+
+    seen = images.validation(pipeline)
+    logits = accuracy.logits(network, seen, pipeline.profile.batch_size, pipeline.device)
+    right, n = accuracy.class_counts(logits, seen)
+    return {
+        **sparsity(networks.architecture(pipeline), network),
+        **accuracy.accuracy(logits, seen),
+        "class_right": right.tolist(),
+        "class_n": n.tolist(),
+    }

@@ -1,0 +1,245 @@
+"""How claims are judged: a claim's estimates, a margin of practical equivalence and a rule give a verdict.
+
+A verdict follows from where the 95 % interval lies: "holds", "does not hold", "undecided" (the reason says what would
+decide it) or "not tested" (the tables have no networks for it). The paper's claims are in `prunelens.analysis.claims`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from scipy import stats
+
+from prunelens import registry
+from prunelens.analysis import example
+from prunelens.analysis.estimates import Estimate, holm
+
+HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+COLUMNS = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure", "value", "low", "high", "over"]
+
+Tables = Mapping[str, pd.DataFrame]  # accuracy, epochs, units, classes, as `Study.tables` has them
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins of practical equivalence."""
+
+    accuracy: float = 0.005  # of Top-1
+    slope: float = 0.1  # of the way from random to dense, per unit of rate
+    correlation: float = 0.3
+    mis: float = 0.01
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a claim's function found.
+
+    estimates: by name of the comparison (empty for a single one).
+    undecided: why a comparison cannot be decided whatever its interval (too few classes, not settled), by name.
+    note: what to know beside the estimates.
+    freedom: degrees of freedom of the intervals, for Holm's correction; infinite: normal theory.
+    """
+
+    estimates: Mapping[str, Estimate]
+    undecided: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    freedom: float = math.inf
+
+
+class Rule(NamedTuple):
+    """When an interval holds or fails against a margin m, a value's distance from a decision, and where it lies."""
+
+    holds: Callable[[Estimate, float], bool]
+    fails: Callable[[Estimate, float], bool]
+    distance: Callable[[float, float], float]
+    places: dict[str, str]
+
+
+def _places(*places: str) -> dict[str, str]:
+    return dict(zip((HOLDS, FAILS, UNDECIDED), places, strict=True))
+
+
+RULES = {
+    "positive": Rule(lambda e, m: e.above(0), lambda e, m: e.below(m), lambda v, m: max(v, m - v),
+                     _places("above 0", "below {m}", "neither above 0 nor below {m}")),
+    "above": Rule(lambda e, m: e.above(m), lambda e, m: e.below(m), lambda v, m: abs(v - m),
+                  _places("above {m}", "below {m}", "on both sides of {m}")),
+    "equivalent": Rule(lambda e, m: e.within(m), lambda e, m: e.above(m) or e.below(-m), lambda v, m: abs(abs(v) - m),
+                       _places("within ±{m}", "outside ±{m} (Holm)", "neither within nor outside ±{m}")),
+    "unrelated": Rule(lambda e, m: e.within(m), lambda e, m: e.above(0) or e.below(0),
+                      lambda v, m: max(abs(v), m - abs(v)),
+                      _places("within ±{m}", "not around 0", "around 0 but not within ±{m}")),
+}  # fmt: skip
+RULES["any positive"] = RULES["positive"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, and the decorator of the function that finds its estimates in the study's tables.
+
+    The function takes the tables and returns an `Estimate`, estimates by name of the comparison, or a `Finding`.
+
+    name, statement: "C1a", and the claim as a sentence.
+    rule: with the margin m: "positive" holds where low > 0 and fails where high < m; "above": low > m, high < m;
+        "equivalent": within ±m, outside it (Holm's correction over comparisons); "unrelated": within ±m, 0 excluded.
+        All comparisons have to hold, and one that fails is enough; of "any positive" one that holds is.
+    margin: a field of `Margins`, or a number.
+    figure: the figure that shows it; paper: the paper's numbers, as text; form: format of the estimates.
+    needs: tables without which it is not tested.
+    """
+
+    name: str
+    statement: str
+    rule: str
+    margin: str | float
+    figure: str = "-"
+    paper: str = "-"
+    form: str = "+.3f"
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES or (isinstance(self.margin, str) and not hasattr(Margins, self.margin)):
+            raise ValueError(f"claim {self.name}: found rule {self.rule!r} and margin {self.margin!r}, expected one of "
+                             f"{', '.join(RULES)} and a number or one of {', '.join(asdict(Margins()))}")  # fmt: skip
+
+    def __call__(self, function: registry.Part) -> registry.Part:
+        function.claim = self  # type: ignore[attr-defined]
+        return registry.describe(self.statement)(function)
+
+    def row(self, function: Callable[[Tables], Any], tables: Tables, margins: Margins) -> dict[str, Any]:
+        """The claim's row of `judge`."""
+        margin = getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
+        given = all(name in tables and len(tables[name]) for name in self.needs)
+        found = _finding(function(tables)) if given else Finding({})
+        each = self._verdicts(found, margin)
+        order = [FAILS, UNTESTED, UNDECIDED, HOLDS] if self.rule != "any positive" else [HOLDS, UNDECIDED, FAILS]
+        verdict = next((one for one in order if one in each.values()), UNTESTED)
+        names = [name for name, one in each.items() if one == verdict]
+        shown = "; ".join(f"{name} {format(e, self.form)}".strip() for name, e in found.estimates.items())
+        first = found.estimates[names[0]] if names else Estimate(math.nan, math.nan, math.nan, "")
+        row = (self.name, self.statement, self.paper, shown or "-", verdict, self._why(found, names, verdict, margin),
+               self.figure, first.value, first.low, first.high, first.over)  # fmt: skip
+        return dict(zip(COLUMNS, row, strict=True))
+
+    def _verdicts(self, found: Finding, margin: float) -> dict[str, str]:
+        """The verdict on each comparison."""
+        outside = _outside(found, margin) if self.rule == "equivalent" else set(found.estimates)
+        verdicts = {}
+        for name, estimate in found.estimates.items():
+            if math.isnan(estimate.value):
+                verdicts[name] = UNTESTED
+            elif name in found.undecided or math.isnan(estimate.low):
+                verdicts[name] = UNDECIDED
+            elif RULES[self.rule].holds(estimate, margin):
+                verdicts[name] = HOLDS
+            else:
+                fails = name in outside and RULES[self.rule].fails(estimate, margin)
+                verdicts[name] = FAILS if fails else UNDECIDED
+        return verdicts
+
+    def _why(self, found: Finding, names: list[str], verdict: str, margin: float) -> str:
+        """The reasons of the comparisons that have the verdict, equal ones once."""
+        if verdict == UNTESTED:
+            return found.note or "there are no networks for it"
+        reasons: dict[str, list[str]] = {}
+        for name in names:
+            reason = found.undecided.get(name) or self._reason(found.estimates[name], verdict, margin)
+            reasons.setdefault(reason, []).append(name)
+        alone = len(reasons) == 1 and len(names) == len(found.estimates)
+        parts = list(reasons) if alone else [f"{reason}: {', '.join(who)}" for reason, who in reasons.items()]
+        return "; ".join([*parts, found.note] if found.note else parts)
+
+    def _reason(self, estimate: Estimate, verdict: str, margin: float) -> str:
+        """Where the interval lies, what it is over, and how many times as much of that would decide."""
+        if math.isnan(estimate.low):
+            return f"no interval from {estimate.over}"
+        shown = format(margin, self.form.lstrip("+"))
+        reason = f"interval over {estimate.over} is {RULES[self.rule].places[verdict].format(m=shown)}"
+        if verdict == HOLDS and RULES[self.rule] is RULES["positive"] and estimate.below(margin):
+            return f"{reason}, though below {shown}, which counts as practically none"
+        if verdict != UNDECIDED:
+            return reason
+        distance = max(RULES[self.rule].distance(estimate.value, margin), 1e-9)
+        times = ((estimate.high - estimate.low) / 2 / distance) ** 2
+        return f"{reason}; {'more than 100' if times > 100 else f'about {max(times, 1.1):.1f}'} times as many would do"
+
+
+def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:
+    """Judge claims by a study's tables.
+
+    Args:
+        tables: accuracy, epochs, units, classes, as far as they are there.
+        claims: names of built-ins or import paths; None: all built-ins.
+        margins: anything with the fields of `Margins`, such as the profile's section; None: its defaults.
+
+    Returns:
+        A row per claim: claim, statement, paper, estimate (in words), verdict, why, figure; value, low, high and over
+        of the first comparison that has the verdict.
+    """
+    names = registry.built_ins("claim") if claims is None else claims
+    parts = [registry.find("claim", name) for name in names]
+    return pd.DataFrame([part.claim.row(part, tables, margins or Margins()) for part in parts], columns=COLUMNS)
+
+
+def check_claim(name: str) -> None:
+    """Try a claim on `example.tables`.
+
+    Raises:
+        ValueError: it is not decorated, fails, or returns no estimate; in one line.
+    """
+    part = registry.find("claim", name)
+    if not isinstance(getattr(part, "claim", None), Claim):
+        raise ValueError(f"claim {name}: found no decorator, expected @claim(...) of prunelens.analysis.claims")
+    try:
+        part.claim.row(part, example.tables(), Margins())
+    except Exception as error:  # a user's function can fail in any way
+        message = " ".join(str(error).split())
+        raise ValueError(f"claim {name}: fails on example tables ({type(error).__name__}: {message})") from error
+
+
+def keep(tables: Tables, folder: Path, claims: Iterable[str], margins: Margins) -> None:
+    """Write what verdicts rest on to ``folder/evidence``, for `judge_folder`.
+
+    Of the units' measures other than the MIS, only the dense network's values are kept: no built-in needs others.
+    """
+    target = folder / "evidence"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        if name == "units":
+            others = [c for c in table.select_dtypes("float") if c not in ("rate", "position", "mis")]
+            table = table.assign(**table[others].where(table.method == "dense"))
+        table.to_parquet(target / f"{name}.parquet")
+    values = {name: getattr(margins, name) for name in asdict(Margins())}
+    (target / "claims.json").write_text(json.dumps({"claims": list(claims), "margins": values}, indent=1))
+
+
+def judge_folder(folder: Path) -> pd.DataFrame:
+    """`judge` of what `keep` wrote to a folder of figures.
+
+    Raises:
+        FileNotFoundError: the folder has no evidence.
+    """
+    asked = json.loads((folder / "evidence" / "claims.json").read_text())
+    tables = {file.stem: pd.read_parquet(file) for file in (folder / "evidence").glob("*.parquet")}
+    return judge(tables, asked["claims"], Margins(**asked["margins"]))
+
+
+def _finding(found: object) -> Finding:
+    if isinstance(found, Finding):
+        return found
+    found = {"": found} if isinstance(found, Estimate) else found
+    if not isinstance(found, Mapping) or not all(isinstance(each, Estimate) for each in found.values()):
+        raise TypeError(f"found a {type(found).__name__}, expected an Estimate, estimates by name, or a Finding")
+    return Finding(found)
+
+
+def _outside(found: Finding, margin: float) -> set[str]:
+    """Comparisons whose value is beyond ±margin by Holm's procedure at 5 %, errors being those of the intervals."""
+    critical = stats.t.isf(0.025, found.freedom)
+    t = [(abs(e.value) - margin) / max((e.high - e.low) / 2 / critical, 1e-12) for e in found.estimates.values()]
+    adjusted = holm([min(1.0, 2 * stats.t.sf(one, found.freedom)) for one in t])
+    return {name for name, p in zip(found.estimates, adjusted, strict=True) if p < 0.05}

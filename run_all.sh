@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment of this study (.venv, once), then runs its notebooks or its tests. See --help.
+# Makes the environment of this study (.venv, once), then runs its notebooks, its tests or JupyterLab. See --help.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -9,20 +9,25 @@ usage() {
     cat <<'HELP'
 Reruns the study: executes its notebooks in order and writes every figure and table.
 
-  ./run_all.sh [PROFILE] [options]     set up if needed, then run a profile (default: quick)
-  ./run_all.sh test [pytest options]   set up if needed, then run all tests
+  ./run_all.sh [PROFILE] [options]          run a profile (default: quick)
+  ./run_all.sh compute PROFILE [options]    compute its networks and measures without drawing figures
+  ./run_all.sh judge FOLDER                 decide the claims again from the tables in figures/PROFILE
+  ./run_all.sh train PROFILE FILE [options] train the dense network from scratch and write its weights
+  ./run_all.sh lab [options of jupyter lab] open the notebooks
+  ./run_all.sh test [options of pytest]     run all tests
+Each of them sets the environment up first, if needed.
 
 Profiles
   smoke            embedded images, tiny numbers: only checks that everything works (minutes)
-  quick            embedded images, 2 CPU cores, no further download (under 12 minutes)
-  long             embedded data, retraining until accuracy settles (two to three hours of CPU)
+  quick            embedded images, 2 CPU cores, no further download (minutes)
   imagenette       Imagenette and torchvision's ImageNet weights (one GPU, or a night of CPU)
   imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (hours of CPU, or minutes of GPU)
   imagenet         the full grid on ImageNet-1k, from a folder of yours (GPU days)
   FILE.yaml        a profile of your own; notebooks/profiles/ holds the ones above
 
 Options
-  --notebooks LIST   only these, by number: 01,05 or 03-06 or 00,03-06
+  --notebooks LIST   of run: only these, by number: 01,05 or 03-06 or 00,03-06
+  --stages LIST      of compute: only these, such as retrained,accuracy
   --set KEY=VALUE    change one number of the profile, KEY dotted; repeat for more
   --device DEVICE    auto (default), cpu or cuda
   --out DIR          write into DIR/figures/PROFILE instead of figures/PROFILE, and keep what was
@@ -32,7 +37,7 @@ Options
 Examples
   ./run_all.sh
   ./run_all.sh quick --notebooks 05-06 --set seed=1
-  ./run_all.sh test -k pruning
+  ./run_all.sh test tests/pruning
 
 The first run installs several GB of packages into .venv, which takes minutes; later runs start in seconds.
 Whatever was computed is loaded, not computed again: after an interruption, run the same command again.
@@ -124,8 +129,17 @@ if [ "${1:-}" = test ]; then
     # A file of tests per process: two threads of one process help each other less than two processes.
     OMP_NUM_THREADS=1 exec "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
 fi
+if [ "${1:-}" = lab ]; then
+    shift
+    set_up
+    exec "$VENV/bin/python" -m jupyter lab --notebook-dir "$ROOT/notebooks" "$@"
+fi
 for argument in "$@"; do
     case "$argument" in -h | --help) usage; exit 0 ;; esac
 done
 set_up
-exec "$VENV/bin/python" -m prunelens.runner "$@"
+case "${1:-}" in
+    run | compute | judge | train) ;;
+    *) set -- run "$@" ;;
+esac
+exec "$VENV/bin/python" -m prunelens "$@"

@@ -68,14 +68,14 @@ def _checks(profile: Profile) -> dict[str, Callable[[Any], None]]:
     """By kind, what runs a part once on something small and raises if it does not do what its kind does."""
     from prunelens.analysis import claims
     from prunelens.images import sources
-    from prunelens.networks import architecture, architectures
+    from prunelens.networks import architectures
     from prunelens.pruning import masks
     from prunelens.units import measures, similarities
 
     network, shown = profile.network, profile.interpretability
     built = partial(architectures.load, network.architecture)
     return {
-        "architecture": lambda part: architecture.check(built(), network.outputs, network.width, profile.data.size),
+        "architecture": lambda part: architectures.check(built(), network.outputs, network.width, profile.data.size),
         "images": lambda part: sources.check(part, profile.data.size),
         "method": lambda part: masks.check_method(part, built(), network.outputs, network.width, profile.data.size),
         "similarity": lambda part: similarities.check_similarity(shown.similarity, shown.download),

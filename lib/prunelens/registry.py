@@ -74,10 +74,13 @@ def describe(label: str, **more: Any) -> Callable[[Part], Part]:
 
 def description(part: object, name: str) -> Description:
     """A part's description; one without a decorator is labelled by its name."""
-    found = getattr(part, "description", None)
-    if not isinstance(found, Description):
-        found = Description()
+    found = _own(part) or Description()
     return found if found.label else replace(found, label=name.rpartition(".")[2].replace("_", " "))
+
+
+def _own(part: object) -> Description | None:
+    found = getattr(part, "description", None)
+    return found if isinstance(found, Description) else None
 
 
 def is_built_in(name: str) -> bool:
@@ -111,8 +114,7 @@ def find(kind: str, name: str) -> Any:
 def built_ins(kind: str) -> list[str]:
     """Names of the built-ins of a kind: lower-case attributes of the kind's module that have a description."""
     module = importlib.import_module(KINDS[kind])
-    described = [name for name, part in vars(module).items() if hasattr(part, "description")]
-    return [name for name in described if name.islower()]
+    return [name for name, part in vars(module).items() if name.islower() and _own(part)]
 
 
 def source_hash(kind: str, name: str) -> str:

@@ -73,7 +73,7 @@ class Study:
             "sensitivity": self.sensitivity,
             "retrained": self.epochs,
             "accuracy": lambda: self.accuracy(self.everything),
-            "sparsity": self.layer_sparsity,
+            "pruned": self.layer_sparsity,
             "costs": self.costs,
             "measures": self.units,
             "softmax": self.softmax,
@@ -218,8 +218,8 @@ class Study:
         """Size and speed of the most pruned networks as masked and as compact tensors, beside the dense network.
 
         Columns: fields; form ("dense", "masked", "compact"), batch_size, conv_sparsity, parameters, macs, sparse_macs,
-        bytes, seconds, images_per_second, speedup, each of the last three with _low and _high over rounds, and allowed
-        (the speed-up that the MACs would allow).
+        bytes; seconds, seconds_low, seconds_high (median, least and most of the rounds), images_per_second, and speedup,
+        speedup_low, speedup_high over the dense network in the same round.
         """
         chosen = [replace(variant, schedule="none", epochs=0) for variant in self.most_pruned[1:]]
         return self._rows(chosen, lambda variant: self.pipeline.get("costs", variant))

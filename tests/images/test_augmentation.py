@@ -33,7 +33,7 @@ def test_one_seed_gives_the_same_batches() -> None:
 def test_whole_crops_are_images_or_their_mirrors() -> None:
     images = to_batch(sources.embedded("train", 16, 32, 0).images, "cpu")
     crops = augment(images, 1.0, generator())  # only the aspect ratio is drawn: at most one side is cut
-    assert crops.shape == images.shape and 0 <= crops.min() and crops.max() <= 1 + 1e-6
+    assert crops.shape == images.shape and crops.min() >= 0 and crops.max() <= 1 + 1e-6
     constant = torch.full((8, 3, 32, 32), 0.25)
     torch.testing.assert_close(augment(constant, 0.08, generator()), constant)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 Step = Callable[[Tensor], Tensor]
@@ -12,32 +11,48 @@ Step = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Stream:
-    """A tensor between layers: the convs that write it and the layers that read it, by dotted name.
+    """A tensor between layers, for compaction and for pruning that its readers share.
 
-    join: how the writers' outputs come together: "concat" (along channels, in this order) or "add".
-    pools: by reader, the max pool between the tensor and that reader; compaction may select channels there.
-    fixed: its writers must keep all their channels, as where normalization across channels follows.
+    writers: the convs whose outputs, after BatchNorm and activation, make up the tensor.
+    readers: all layers (convs, the output layer) that take it as their input, directly or behind pools and other
+        operations on each channel alone. Flattened maps count: (channels x places) inputs of a linear layer.
+    join: how the writers' outputs come together: "concat", along the channels in this order, or "add", channel by
+        channel. A residual stream is one `Stream` with all its additions and readers, up to where no identity shortcut
+        passes it on: shortcuts keep channels in their place, so that all its writers have the same ones.
+    fixed: the writers keep all their channels, since what follows mixes channels, as local response normalization does.
+    pool: of a fixed stream, the max pool through which all readers read: it selects channels in the writers' stead.
+    pools: (reader, max pool) pairs: a pool that only this reader reads through, so that it can select channels early.
+
+    A layer writes one stream at most, and reads one at most. A tensor that cannot be described so (grouped convs,
+    normalization behind a concatenation) is left out with all its writers and readers: nothing of it is ever cut.
     """
 
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     join: str = "concat"
-    pools: tuple[tuple[str, str], ...] = ()
     fixed: bool = False
+    pool: str = ""
+    pools: tuple[tuple[str, str], ...] = ()
 
 
 class Architecture:
-    """A family of networks. A subclass gives at least `build`, `prunable`, `streams` and `steps`.
+    """A family of networks that differ in width and outputs. Layers are named as in ``network.named_modules()``.
 
-    Networks take RGB images in [0, 1] and normalize them themselves.
+    A subclass gives `build`, `prunable`, `streams` and `steps`; the other methods suit most networks as they are. It is
+    made without arguments. Its networks map images (n, 3, size, size), RGB in [0, 1], to (n, outputs), normalize the
+    images themselves, and end in one linear layer. `architectures.check` tries all this.
     """
 
-    output = "fc"  # the layer whose units are the outputs
+    output = "fc"  # the linear layer whose units are the outputs
 
     def build(self, outputs: int, width: float = 1.0, aux: bool = False) -> nn.Module:
-        """Build a network with PyTorch's default initialization, channels last; width: factor of all channel counts.
+        """Build a network with random weights, channels last.
 
-        aux: with the auxiliary heads that training uses.
+        width: factor of all channel counts. aux: with auxiliary heads, whose outputs the network returns beside its own
+        in training mode, as torchvision's GoogLeNet does.
+
+        Raises:
+            ValueError: there is no such width, or there are no auxiliary heads.
         """
         raise NotImplementedError
 
@@ -46,35 +61,40 @@ class Architecture:
         raise NotImplementedError
 
     def streams(self, network: nn.Module) -> list[Stream]:
-        """List the tensors that prunable convs write or read, in order of the forward pass."""
+        """List the tensors that prunable convs read or write, in order of the forward pass; see `Stream`."""
         raise NotImplementedError
 
     def steps(self, network: nn.Module) -> dict[str, Step]:
-        """Split the forward pass in evaluation mode into steps in a row; each block is one step of its name."""
+        """Split the forward pass in evaluation mode into functions that are called in a row, by name.
+
+        Every block (see `block`) with prunable convs is one step of its name.
+        """
         raise NotImplementedError
 
     def convs(self, network: nn.Module) -> dict[str, nn.Conv2d]:
-        """Find the convs of inference by dotted name, in order of the forward pass."""
+        """Find the convs of inference by name, in order of the forward pass; here: in the order of their definition."""
         return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d) and not self.is_aux(name)}
 
     def is_aux(self, name: str) -> bool:
-        """Whether a module or parameter belongs to an auxiliary head, which inference does not use."""
+        """Whether a module or parameter belongs to an auxiliary head: their names begin with "aux", always."""
         return name.startswith("aux")
 
     def block(self, layer: str) -> str:
-        """Name the block that a layer belongs to."""
+        """Name the block that a layer belongs to; here: the first part of its name."""
         return layer.split(".")[0]
 
     def norm(self, network: nn.Module, conv: str) -> nn.BatchNorm2d | None:
-        """Find the BatchNorm behind a conv."""
-        raise NotImplementedError
+        """Find the BatchNorm behind a conv; here: the module that is defined next, if it is one."""
+        modules = list(network.modules())
+        place = modules.index(network.get_submodule(conv)) + 1
+        return modules[place] if place < len(modules) and isinstance(modules[place], nn.BatchNorm2d) else None
 
     def rectified(self, network: nn.Module, conv: str) -> nn.Module:
-        """Find the module whose output, where it is positive, is a conv's output after normalization and ReLU."""
-        raise NotImplementedError
+        """Find the module whose output, clipped at 0, is the conv's after normalization and ReLU; here: BatchNorm."""
+        return self.norm(network, conv) or network.get_submodule(conv)
 
     def pretrained(self) -> dict[str, Tensor]:
-        """Download weights that were trained on ImageNet.
+        """Download weights that were trained on ImageNet, as a state dict.
 
         Raises:
             ValueError: there are none for this architecture.
@@ -83,19 +103,19 @@ class Architecture:
 
 
 def unit_layers(architecture: Architecture, network: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose channels are the study's units: convs in order of the forward pass, last the output layer."""
+    """The layers whose channels are the study's units: convs in order of the forward pass, then the output layer."""
     return {**architecture.convs(network), architecture.output: network.get_submodule(architecture.output)}
 
 
 def parameters(architecture: Architecture, network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
-    """The named parameters that inference uses."""
+    """The named parameters that inference uses: all but those of auxiliary heads."""
     return ((name, p) for name, p in network.named_parameters() if not architecture.is_aux(name))
 
 
 def layer_table(architecture: Architecture, network: nn.Module) -> pd.DataFrame:
-    """One row per layer with units: layer, block, position (0 the first), kind (conv, output), prunable, units, weights.
+    """One row per layer with units: layer, block, position (from 0), kind (conv, output), prunable, units, weights.
 
-    parameters: those of the whole network, the same in every row.
+    Column parameters: those of the whole network, the same in every row.
     """
     prunable = set(architecture.prunable(network))
     total = sum(parameter.numel() for _, parameter in parameters(architecture, network))
@@ -112,36 +132,3 @@ def layer_table(architecture: Architecture, network: nn.Module) -> pd.DataFrame:
         }
         for position, (name, module) in enumerate(unit_layers(architecture, network).items())
     )
-
-
-def check(architecture: Architecture, outputs: int, width: float, size: int) -> None:
-    """Try an architecture: build it, run its steps, and compare what it says of itself with what it is.
-
-    Raises:
-        ValueError: the network cannot take such images, the steps do not give its outputs, or a layer that it names is
-            no conv of it.
-    """
-    network = architecture.build(outputs, width).eval()
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        found = network(images)
-        if found.shape != (2, outputs):
-            raise ValueError(f"gave outputs {tuple(found.shape)} of 2 images, expected (2, {outputs})")
-        stepped = images
-        for step in architecture.steps(network).values():
-            stepped = step(stepped)
-    if not torch.allclose(found, stepped, atol=1e-5 * float(found.abs().max())):
-        raise ValueError("its steps in a row do not give the network's outputs")
-    convs, prunable = architecture.convs(network), architecture.prunable(network)
-    if not prunable:
-        raise ValueError("names no prunable convs")
-    steps = architecture.steps(network)
-    for name in prunable:
-        if name not in convs:
-            raise ValueError(f"names the prunable layer {name}, which is none of its convs")
-        if architecture.block(name) not in steps:
-            raise ValueError(f"has {name} in the block {architecture.block(name)}, which is none of its steps")
-    for stream in architecture.streams(network):
-        for name in (*stream.writers, *stream.readers):
-            if name not in convs and name != architecture.output:
-                raise ValueError(f"names {name} in a stream, which is none of its layers")

@@ -21,15 +21,15 @@ class GoogLeNet(torchvision.models.GoogLeNet):
     """
 
     def __init__(self, outputs: int, width: float = 1.0, aux: bool = False) -> None:
-        super().__init__(num_classes=outputs, aux_logits=aux and width == 1, init_weights=False)
+        super().__init__(num_classes=outputs, aux_logits=aux, init_weights=False)
         if width != 1:
-            _scale(self, outputs, width, aux)
+            _scale(self, outputs, width)
 
     def _transform_input(self, x: Tensor) -> Tensor:
         return 2 * x - 1
 
 
-def _scale(network: nn.Module, outputs: int, width: float, aux: bool) -> None:
+def _scale(network: GoogLeNet, outputs: int, width: float) -> None:
     """Replace every layer by one with its channel counts times ``width``."""
 
     def scaled(channels: int) -> int:
@@ -40,16 +40,15 @@ def _scale(network: nn.Module, outputs: int, width: float, aux: bool) -> None:
         inputs = 3 if name == "conv1" else scaled(conv.in_channels)
         settings = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
         setattr(network, name, BasicConv2d(inputs, scaled(conv.out_channels), **settings))
-    channels = scaled(192)
-    for name, block in network.named_children():
+    channels, heads = scaled(192), {"inception4a": "aux1", "inception4d": "aux2"}
+    for name, block in list(network.named_children()):
         if isinstance(block, Inception):
-            convs = [block.get_submodule(branch).conv for branch in BRANCHES]
-            widths = [scaled(conv.out_channels) for conv in convs]
+            widths = [scaled(block.get_submodule(branch).conv.out_channels) for branch in BRANCHES]
             setattr(network, name, Inception(channels, *widths))
-            channels = sum(widths[i] for i, branch in enumerate(BRANCHES) if branch in WRITING)
+            channels = sum(widths[BRANCHES.index(branch)] for branch in WRITING)
+            if network.aux_logits and name in heads:
+                setattr(network, heads[name], InceptionAux(channels, outputs))
     network.fc = nn.Linear(channels, outputs)
-    if aux:
-        raise ValueError(f"aux_weight: found more than 0 at width {width}, which has no auxiliary heads; expected 0")
 
 
 class BVLCGoogLeNet(torchvision.models.GoogLeNet):
@@ -75,8 +74,8 @@ class BVLCGoogLeNet(torchvision.models.GoogLeNet):
 class _LocalResponseNorm(nn.Module):
     """x / (1 + 1e-4 / 5 sum of x^2 over 5 neighboring channels)^.75, as torch.nn.LocalResponseNorm(5, k=1).
 
-    PyTorch's pools in three dimensions, which on a CPU takes a quarter of this network's time; a banded 1x1 conv and two
-    square roots take a quarter of that.
+    PyTorch's pools in three dimensions, which on a CPU takes a quarter of this network's time; a banded 1x1 conv and
+    two square roots take a quarter of that.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,9 +104,9 @@ class _BVLCInception(Inception):
 
 @describe("GoogLeNet")
 class GoogLeNetArchitecture(Architecture):
-    """torchvision's GoogLeNet: pruned are the 54 convs of the inception blocks (stem, BatchNorm, biases and fc stay)."""
+    """torchvision's GoogLeNet: pruned are the 54 convs of the inception blocks, not stem, BatchNorm, biases and fc."""
 
-    stem_pool: str | None = None  # the pool behind conv3, where its channels cannot be cut
+    stem_pool = ""  # the pool behind conv3, where its channels cannot be cut
 
     def build(self, outputs: int, width: float = 1.0, aux: bool = False) -> nn.Module:
         return GoogLeNet(outputs, width, aux).to(memory_format=torch.channels_last)
@@ -118,9 +117,6 @@ class GoogLeNetArchitecture(Architecture):
     def block(self, layer: str) -> str:
         return "stem" if layer.startswith("conv") else layer.split(".")[0]
 
-    def norm(self, network: nn.Module, conv: str) -> nn.BatchNorm2d | None:
-        return getattr(self.rectified(network, conv), "bn", None)
-
     def rectified(self, network: nn.Module, conv: str) -> nn.Module:
         return network.get_submodule(conv.removesuffix(".conv"))
 
@@ -129,12 +125,10 @@ class GoogLeNetArchitecture(Architecture):
         for block in (name for name, _ in network.named_children() if name.startswith("inception")):
             readers = tuple(f"{block}.{branch}.conv" for branch in READING)
             pools = ((readers[-1], f"{block}.branch4.0"),)
-            if pool:
-                pools = tuple((reader, pool) for reader in readers)
-            found.append(Stream(writers, readers, pools=pools, fixed=pool is not None))
+            found.append(Stream(writers, readers, fixed=bool(pool), pool=pool, pools=pools))
             for branch in ("branch2", "branch3"):
                 found.append(Stream((f"{block}.{branch}.0.conv",), (f"{block}.{branch}.1.conv",)))
-            writers, pool = tuple(f"{block}.{branch}.conv" for branch in WRITING), None
+            writers, pool = tuple(f"{block}.{branch}.conv" for branch in WRITING), ""
         return [*found, Stream(writers, (self.output,))]
 
     def steps(self, network: nn.Module) -> dict[str, Step]:

@@ -39,3 +39,16 @@ def recording(
         for key, module in modules.items():
             stack.callback(module.register_forward_hook(partial(hook, key)).remove)
         yield outputs
+
+
+@contextmanager
+def before(modules: Mapping[nn.Module, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Call a function of each module's input before the module is run; it may change the module's weights."""
+
+    def hook(see: Callable[[Tensor], None], module: nn.Module, inputs: tuple[Tensor]) -> None:
+        see(inputs[0])
+
+    with ExitStack() as stack:
+        for module, see in modules.items():
+            stack.callback(module.register_forward_pre_hook(partial(hook, see)).remove)
+        yield

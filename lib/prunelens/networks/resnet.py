@@ -12,12 +12,12 @@ from prunelens.registry import describe
 class ResNet18(torchvision.models.ResNet):
     """torchvision's ResNet-18 for RGB images in [0, 1], with its channel counts times ``width``."""
 
+    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of each channel of ImageNet
+
     def __init__(self, outputs: int, width: float = 1.0) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=outputs)
         if width != 1:
             self._scale(outputs, max(4, 4 * round(16 * width)))
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 
     def _scale(self, outputs: int, channels: int) -> None:
         self.inplanes = channels
@@ -29,7 +29,8 @@ class ResNet18(torchvision.models.ResNet):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Subtract ImageNet's mean and divide by its standard deviation."""
-        return (x - self.mean) / self.deviation
+        mean, deviation = torch.tensor([self.MEAN, self.DEVIATION], device=x.device, dtype=x.dtype).view(2, 3, 1, 1)
+        return (x - mean) / deviation
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.normalize(x))
@@ -49,29 +50,24 @@ class ResNet18Architecture(Architecture):
 
     def block(self, layer: str) -> str:
         """The residual block, such as layer2.0."""
-        return ".".join(layer.split(".")[:2]) if layer.startswith("layer") else "stem" if layer == "conv1" else layer
-
-    def norm(self, network: nn.Module, conv: str) -> nn.BatchNorm2d | None:
-        parent, _, name = conv.rpartition(".")
-        behind = "1" if name == "0" else name.replace("conv", "bn")  # downsample is a sequence of conv and BatchNorm
-        return network.get_submodule(f"{parent}.{behind}" if parent else behind)
-
-    def rectified(self, network: nn.Module, conv: str) -> nn.Module:
-        return self.norm(network, conv)
+        return "stem" if layer == "conv1" else ".".join(layer.split(".")[:2])
 
     def streams(self, network: nn.Module) -> list[Stream]:
-        found, writers = [], ["conv1"]
-        for block, module in self._blocks(network).items():
-            shortcut = [f"{block}.downsample.0"] if module.downsample is not None else []
-            found.append(Stream(tuple(writers), (f"{block}.conv1", *shortcut), "add"))
-            found.append(Stream((f"{block}.conv1",), (f"{block}.conv2",)))
-            writers = [*(shortcut or writers), f"{block}.conv2"]
-        return [*found, Stream(tuple(writers), ("fc",), "add")]
+        """One residual stream per resolution, to which the blocks add, and within each block what conv1 writes."""
+        found, writers, readers = [], ["conv1"], []
+        for name, block in self._blocks(network).items():
+            readers.append(f"{name}.conv1")
+            if block.downsample is not None:
+                found.append(Stream(tuple(writers), (*readers, f"{name}.downsample.0"), "add"))
+                writers, readers = [f"{name}.downsample.0"], []
+            found.append(Stream((f"{name}.conv1",), (f"{name}.conv2",)))
+            writers.append(f"{name}.conv2")
+        return [*found, Stream(tuple(writers), (*readers, "fc"), "add")]
 
     def steps(self, network: nn.Module) -> dict[str, Step]:
-        stem = {"input": network.normalize, "stem": nn.Sequential(network.conv1, network.bn1, network.relu)}
+        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         head = {"avgpool": network.avgpool, "flatten": nn.Flatten(), "fc": network.fc}
-        return {**stem, "maxpool": network.maxpool, **self._blocks(network), **head}
+        return {"input": network.normalize, "stem": stem, **self._blocks(network), **head}
 
     def _blocks(self, network: nn.Module) -> dict[str, BasicBlock]:
         return {name: module for name, module in network.named_modules() if isinstance(module, BasicBlock)}

@@ -76,7 +76,8 @@ def retrain(
         rate, epochs = steps[number]
         if not begun:
             masks = prune(network, rate, masks if masked and number else None)
-            prepare(network) if number == 0 else None
+            if number == 0:
+                prepare(network)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + 1000 * number)  # every step sees other batches and crops than the one before
             part = recipe.model_copy(update={"epochs": epochs})

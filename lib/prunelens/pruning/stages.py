@@ -11,7 +11,7 @@ from prunelens.images import stages as images
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import ARCHITECTURE, part
 from prunelens.stages import Pipeline, Subject, fact, stage
-from prunelens.store import Arrays, fingerprint
+from prunelens.store import Arrays, fingerprint, origin
 from prunelens.variants import DENSE, Variant
 
 if TYPE_CHECKING:
@@ -344,3 +344,38 @@ def _evaluate(pipeline: Pipeline, network: "nn.Module") -> dict[str, Any]:
         "class_right": right.tolist(),
         "class_n": n.tolist(),
     }
+
+
+@fact
+def machine(pipeline: Pipeline, subject: Subject) -> str:
+    """The machine on which latencies are measured."""
+    return origin()["machine"]
+
+
+@stage(
+    form="table",
+    version=2,
+    reads=("latency_batches", "latency_repeats", "data.size"),
+    needs=("network_of", "dense.network_of", "machine"),
+)
+def costs(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
+    """Size and speed of a network as masked and as compact tensors, beside the dense one; see `Study.costs`."""
+    from prunelens.networks import compaction
+    from prunelens.networks import costs as measured
+    from prunelens.pruning.masks import sparsity
+
+    ours, pixels, repeats = networks.architecture(pipeline), pipeline.profile.data.size, pipeline.profile.latency_repeats
+    masked = network(pipeline, variant)
+    forms = {
+        "dense": network(pipeline, pipeline.dense),
+        "masked": masked,
+        "compact": compaction.compact(ours, masked, pixels),
+    }
+    sizes = pd.DataFrame(
+        {"form": form, "conv_sparsity": sparsity(ours, found)["conv_sparsity"], **measured.size(ours, found, pixels)}
+        for form, found in forms.items()
+    )
+    latencies = [
+        measured.latency(forms, pixels, batch, repeats, pipeline.device) for batch in pipeline.profile.latency_batches
+    ]
+    return sizes.merge(pd.concat(latencies).rename(columns={"network": "form"}), on="form")

@@ -23,6 +23,7 @@ Unit = tuple[str, int]  # layer and index
 TASKS = ("interpretability.tasks", "interpretability.explanations", "seed")
 PICTURES = ("visualization.size", "visualization.steps", "visualization.starts", "seed")
 MEASURED = ("network_of", "stimulus_images", "extremes", "embeddings")
+SPECTRUM_IMAGES = 512  # stimuli, at most, whose natural spectrum the atlas's pictures have
 READ_BY_MEASURES = (*TASKS, "interpretability.dissection_images", "interpretability.dissection_quantile")
 
 
@@ -195,3 +196,153 @@ def extreme_stimuli(pipeline: Pipeline, variant: Variant, chosen: Sequence[Unit]
     """Indices of the n stimuli that excite each unit most ("top") or least ("bottom"), (units, n)."""
     found = pipeline.get("extremes", variant)
     return np.array([found[f"{side}/{layer}"][unit, :n] for layer, unit in chosen], dtype=int).reshape(-1, n)
+
+
+def drawn_units(pipeline: Pipeline) -> list[Unit]:
+    """Choose the units that are drawn in every network: the profile's, and a seeded sample of each block's convs."""
+    per_block = pipeline.profile.visualization.per_block
+    sampled = [unit for chosen in _sample(pipeline).values() for unit in chosen[:per_block]]
+    return _in_order(pipeline, _named(pipeline) + sampled)
+
+
+def atlas_units(pipeline: Pipeline) -> dict[str, list[Unit]]:
+    """Choose the units of the dense network's atlas by block: the `drawn_units` that live in it, then more."""
+    n, layers = pipeline.profile.visualization.atlas, pipeline.get("layers").set_index("layer")
+    living = pipeline.get("alive", pipeline.dense)
+    named = [(layer, unit) for layer, unit in _named(pipeline) if living[layer][unit]]
+    return {
+        block: _in_order(pipeline, ([u for u in named if layers.block[u[0]] == block] + units)[:n])
+        for block, units in _sample(pipeline).items()
+    }
+
+
+def _named(pipeline: Pipeline) -> list[Unit]:
+    """The units that the profile names."""
+    return [(layer, unit) for layer, units in pipeline.profile.visualization.units.items() for unit in units]
+
+
+def _in_order(pipeline: Pipeline, units: list[Unit]) -> list[Unit]:
+    position = {layer: i for i, layer in enumerate(pipeline.get("layers").layer)}
+    return sorted(units, key=lambda unit: (position[unit[0]], unit[1]))
+
+
+def _sample(pipeline: Pipeline) -> dict[str, list[Unit]]:
+    """By block, its prunable convs' units that live in the dense network and are not named, in random order."""
+    living, named, layers = pipeline.get("alive", pipeline.dense), set(_named(pipeline)), pipeline.get("layers")
+    blocks: dict[str, list[Unit]] = {}
+    for row in layers[layers.prunable].itertuples():
+        units = [(row.layer, int(unit)) for unit in np.flatnonzero(living[row.layer])]
+        blocks.setdefault(row.block, []).extend(unit for unit in units if unit not in named)
+    rng = np.random.default_rng([pipeline.profile.seed, *b"units"])
+    return {block: [units[i] for i in rng.permutation(len(units))] for block, units in blocks.items()}
+
+
+@stage(
+    version=4,
+    reads=(*PICTURES, "visualization.units", "visualization.per_block"),
+    needs=("network_of", "extremes", "dense.extremes"),
+)
+def pictures(pipeline: Pipeline, variant: Variant) -> Arrays:
+    """Pictures of the `drawn_units` that excite each unit and that inhibit it.
+
+    "exciting/..." and "inhibiting/..." are the fields of `units.pictures.Pictures` (without opacity), zeros for units
+    that are dead in the network; "natural/top", "natural/bottom" (units,): the activations on the stimuli that excite a
+    unit most and least; "alive" (units,).
+    """
+    from prunelens.units.pictures import responses
+
+    units, living = drawn_units(pipeline), pipeline.get("alive", variant)
+    alive = np.array([living[layer][unit] for layer, unit in units])
+    chosen = [unit for unit, lives in zip(units, alive, strict=True) if lives]
+    network_, starts = network(pipeline, variant).to(pipeline.device), pipeline.profile.visualization.starts
+    found: Arrays = {"alive": alive}
+    for name, sign in (("exciting", 1), ("inhibiting", -1)):
+        drawn = _draw(pipeline, network_, chosen, starts=starts, sign=sign)
+        found |= {f"{name}/{field}": _spread(array, alive) for field, array in drawn.items() if field != "opacity"}
+    for side in ("top", "bottom"):
+        seen = images.stimuli(pipeline).images[extreme_stimuli(pipeline, variant, chosen, side)[:, 0]]
+        found[f"natural/{side}"] = _spread(responses(network_, chosen, seen), alive)
+    return found
+
+
+@stage(
+    version=4,
+    reads=(*PICTURES, "visualization.units", "visualization.atlas"),
+    needs=("dense.network_of", "dense.extremes"),
+    subject="block",
+)
+def atlas(pipeline: Pipeline, block: str) -> Arrays:
+    """Pictures of the dense network's `atlas_units` of a block, one start each.
+
+    The fields of `units.pictures.Pictures` as "exciting/...", "inhibiting/...", and as "natural/..." of the pictures with
+    the natural spectrum of the study's images, whose opacity is worth looking at.
+    """
+    from prunelens.images.imageset import sample
+    from prunelens.units.pictures import natural_spectrum
+
+    units, dense = atlas_units(pipeline)[block], network(pipeline, pipeline.dense).to(pipeline.device)
+    stimuli = images.stimuli(pipeline)
+    seen = sample(stimuli, min(SPECTRUM_IMAGES, len(stimuli)), pipeline.profile.seed).images
+    spectrum = natural_spectrum(seen, pipeline.profile.visualization.size)
+    ways = {"exciting": {}, "inhibiting": {"sign": -1}, "natural": {"spectrum": spectrum}}
+    drawn = {name: _draw(pipeline, dense, units, **way) for name, way in ways.items()}
+    return {f"{name}/{field}": array for name, arrays in drawn.items() for field, array in arrays.items()}
+
+
+def _draw(pipeline: Pipeline, network: Any, units: list[Unit], **way: Any) -> Arrays:
+    from prunelens.units.pictures import draw
+
+    wanted = pipeline.profile.visualization
+    settings = {"size": wanted.size, "steps": wanted.steps, "seed": pipeline.profile.seed}
+    return draw(network, units, **settings, **way)._asdict()
+
+
+def _spread(array: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Rows of an array at the places that are chosen (n,), zeros at the others."""
+    whole = np.zeros((len(chosen), *array.shape[1:]), array.dtype)
+    whole[chosen] = array
+    return whole
+
+
+@stage(
+    form="table",
+    version=3,
+    reads=(*TASKS, *PICTURES),
+    needs=("pictures", "dense.pictures", "embeddings", "similarity", "temperature"),
+)
+def picture_quality(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
+    """What a variant's pictures are worth in numbers: layer, unit, and those of `units.picture_quality.quality`."""
+    from prunelens.units.picture_quality import quality
+
+    wanted, units = pipeline.profile.interpretability, drawn_units(pipeline)
+    stimuli, (drawn, dense) = _embed_pictures(pipeline, [variant, pipeline.dense])
+    table = quality(
+        drawn, dense, stimuli, pipeline.get("temperature")["temperature"], wanted.tasks, wanted.explanations,
+        getattr(_similarity(pipeline), "scale", 1.0), pipeline.profile.seed,
+    )  # fmt: skip
+    return pd.concat([pd.DataFrame(units, columns=["layer", "unit"]), table], axis=1)
+
+
+def _embed_pictures(pipeline: Pipeline, variants: list[Variant]) -> tuple[np.ndarray, list[Any]]:
+    """Embeddings of the stimuli (n, D), and each variant's pictures with theirs, in one space."""
+    from prunelens.units.picture_quality import Drawn
+    from prunelens.units.similarities import compress
+
+    wanted, units, batch_size = pipeline.profile.interpretability, drawn_units(pipeline), pipeline.profile.batch_size
+    found, embed = [pipeline.get("pictures", variant) for variant in variants], _similarity(pipeline).embed
+    shown = np.stack([arrays[f"{side}/images"] for arrays in found for side in ("exciting", "inhibiting")])
+    stimuli, rows = _embeddings(pipeline), embed(shown.reshape(-1, *shown.shape[3:]), batch_size, pipeline.device)
+    if stimuli.shape[1] != rows.shape[1]:  # compressed coordinates know the stimuli only
+        whole = embed(images.stimuli(pipeline).images, batch_size, pipeline.device)
+        stimuli, rows = np.split(compress(np.concatenate([whole, rows])), [len(stimuli)])
+    rows = rows.reshape(*shown.shape[:3], -1)
+    k = wanted.tasks * (wanted.explanations + 1)
+    drawn = [
+        Drawn(
+            rows[2 * i], rows[2 * i + 1], arrays["exciting/objective"], arrays["exciting/excited"],
+            *(extreme_stimuli(pipeline, variant, units, side, k) for side in ("top", "bottom")),
+            arrays["natural/top"], arrays["natural/bottom"], arrays["alive"],
+        )
+        for i, (variant, arrays) in enumerate(zip(variants, found, strict=True))
+    ]  # fmt: skip
+    return stimuli, drawn

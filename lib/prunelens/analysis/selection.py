@@ -1,0 +1,60 @@
+"""Choose and average rows of tables that have the variants' fields as columns."""
+
+from typing import Any
+
+import pandas as pd
+
+from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
+
+
+def pick(table: pd.DataFrame, **fields: Any) -> pd.DataFrame:
+    """Rows whose columns have the values named; a list or tuple stands for any of its values."""
+    chosen = pd.Series(True, table.index)
+    for name, value in fields.items():
+        chosen &= table[name].isin(value) if isinstance(value, list | tuple) else table[name] == value
+    return table[chosen]
+
+
+def dense(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the dense network as it was trained."""
+    return pick(table, method=DENSE, schedule="none", weights="trained")
+
+
+def retrained(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of networks with gradient steps since the dense network's training; the dense one retrained is one."""
+    return pick(table, schedule=RETRAINED)
+
+
+def working(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the dense network and of all retrained ones: neither random nor pruned and left so."""
+    return table[table.schedule.isin(RETRAINED) | table.index.isin(dense(table).index)]
+
+
+def series(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of retrained networks that are as sparse as their rate says, with a column series.
+
+    A series has one method, schedule, start of the weights and number of epochs, and more than one rate.
+    Unmasked networks are left out: their weights grow back.
+    """
+    chosen = retrained(table[(table.rate > 0) & table.masked])
+    keys = [field for field in CONFIGURATION if field != "rate"]
+    chosen = chosen[chosen.groupby(keys).rate.transform("nunique") > 1].reset_index(drop=True)
+    names = chosen.method.astype(str)
+    for field, usual in {"schedule": "one_shot", "weights": "trained"}.items():
+        names = names.where(chosen[field] == usual, names + ", " + chosen[field].astype(str))
+    if chosen.groupby(keys[:-1]).epochs.nunique().gt(1).any():
+        names = names + ", " + chosen.epochs.astype(str) + " epochs"
+    return chosen.assign(series=names)
+
+
+def average_seeds(table: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Means of all numbers over the seeds of each configuration, and of each value of `more` columns."""
+    keys = [*CONFIGURATION, *more]
+    numbers = table.select_dtypes("number").columns.difference([*keys, "seed"], sort=False)
+    return table.groupby(keys, sort=False, as_index=False)[list(numbers)].mean()
+
+
+def above_chance(accuracy: pd.DataFrame, table: pd.DataFrame, chance: float) -> pd.DataFrame:
+    """The table without networks at chance: those whose 95 % interval of Top-1 over images reaches down to it."""
+    lost = pd.MultiIndex.from_frame(accuracy.loc[accuracy.top1_low <= chance, FIELDS])
+    return table[~pd.MultiIndex.from_frame(table[FIELDS]).isin(lost)]

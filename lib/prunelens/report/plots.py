@@ -1,0 +1,283 @@
+"""Plots of networks: accuracy, estimates with intervals, learning curves, sparsity, masks, compute and speed.
+
+A plot takes a tidy table, and a title that says what to see, and returns the figure. A plot that computes its bars
+itself says what they are in the figure's attribute `bars`, which reports add to the caption.
+"""
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from prunelens.analysis.estimates import mean
+from prunelens.report import style
+from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need, panels
+from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
+
+SEEDS = "Bars: 95 % interval (Student's t) over seeds, where there are several."
+LAYERS = "layer, labelled where a block begins"
+
+
+def estimates(
+    table: pd.DataFrame,
+    xlabel: str,
+    zero: float | None = 0.0,
+    margin: float = 0.0,
+    form: str = "+.3f",
+    shared: bool = True,
+    title: str = "",
+) -> Figure:
+    """Estimates with their 95 % intervals, a row each: the plot of all differences, slopes and correlations.
+
+    table: value, low, high; row (its name) or else fields of networks, which give color and marker too. Further
+    columns: panel (the same rows in each), seeds (values of single seeds, drawn as dots). A single panel has the
+    numbers beside it. margin: half the width of a grey band around `zero`. shared: one scale for all panels.
+    """
+    table = need(table, "value", "low", "high").dropna(subset="value")
+    table = table.assign(row=table["row"] if "row" in table else style.names(table))
+    table = table.assign(panel=table.panel if "panel" in table else "")
+    rows, parts = list(table.row.unique()), list(table.panel.unique())
+    labels = [fill(row, 40) for row in rows]
+    high = 0.65 + sum(0.13 + 0.14 * (1 + name.count("\n")) for name in labels)
+    figure, axes = canvas(1, len(parts), high, title, sharey=True, sharex=shared)
+    for axis, part in zip(axes[0], parts, strict=True):
+        if zero is not None:
+            axis.axvspan(zero - margin, zero + margin, color="#EEEEEE", zorder=0, linewidth=0)
+            axis.axvline(zero, color=PALE, linewidth=0.8, zorder=1)
+        for _, one in table[table.panel == part].iterrows():
+            y = rows.index(one["row"])
+            look = style.look_of(one) if one.get("method") else Look(INK, "D", "")
+            interval(axis, [y], one.to_frame().T, look, across=True, clip_on=False)
+            if len(dots := np.atleast_1d(one.get("seeds", []))) > 1:
+                axis.scatter(dots, [y + 0.27] * len(dots), s=7, color=look.color, alpha=0.55, linewidths=0)
+            if len(parts) == 1:
+                axis.annotate(_numbers(one, form), (1.02, y), xycoords=("axes fraction", "data"), va="center",
+                              fontsize=8, annotation_clip=False)  # fmt: skip
+        axis.set(ylim=(len(rows) - 0.4, -0.6), title=fill(part, 60 // len(parts)))
+        axis.xaxis.set_major_locator(MaxNLocator(5 if len(parts) == 1 else 3))
+        axis.grid(False, axis="y")
+    axes[0, 0].set_yticks(range(len(rows)), labels)
+    figure.supxlabel(xlabel, fontsize=9)
+    return figure
+
+
+def _numbers(row: pd.Series, form: str) -> str:
+    text = f"{row.value:{form}}" + (f" ({row.low:{form}} to {row.high:{form}})" if np.isfinite(row.low) else "")
+    return text.replace("-", "\N{MINUS SIGN}") + (f", n = {row.n:.0f}" if "n" in row else "")
+
+
+# ---------------------------------------------------------------------------------------------------- values by rate
+
+
+def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title: str = "") -> Figure:
+    """Means over seeds against the pruning rate, a panel for networks as pruned and one for retrained ones.
+
+    table: fields and `value`; with a row per unit, live units are averaged first. Points are joined by lines where a
+    method has three rates. Horizontal lines are dense networks, in the first panel also those of random weights.
+    """
+    per_unit, table = "unit" in table, per_network(need(table, *FIELDS, value), value)
+    dense, retrained = table.method == DENSE, table.schedule.isin(RETRAINED)
+    unpruned = dense & (table.schedule == "none") & (table.weights == "trained")
+    parts = {"as pruned": ~retrained, "retrained": retrained | unpruned}
+    parts = {part: chosen for part, chosen in parts.items() if (chosen & ~dense).any()}
+    figure, axes = canvas(1, len(parts), 3.1, title, sharey=True)
+    rates, handles = sorted(table.rate[~dense].unique()), []
+    for axis, (part, chosen) in zip(axes[0], parts.items(), strict=True):
+        for look, rows in style.series(table[dense & chosen]):
+            level = mean(rows[value], "seeds")
+            axis.axhline(level.value, color=look.color, linestyle=look.line, linewidth=1.4, zorder=2)
+            axis.axhspan(level.low, level.high, color=look.color, alpha=0.12, linewidth=0)
+            handles.append(Line2D([], [], color=look.color, linestyle=look.line, label=look.label))
+        groups = [(look, over_seeds(rows, "rate", value)) for look, rows in style.series(table[~dense & chosen])]
+        lines = any(len(means) > 2 for _, means in groups)
+        wide = min(np.diff(rates), default=0.2) * (0.15 if lines else 0.55)
+        for aside, (look, means) in zip(np.linspace(-wide, wide, len(groups) + 2)[1:-1] / 2, groups, strict=True):
+            look = look if len(means) > 2 else look._replace(line="none")
+            interval(axis, means.rate + aside, means, look, linestyle=look.line)  # aside: bars hide no bars
+            handles.append(look)
+        axis.set(title=part if len(parts) > 1 else "", xlabel=style.label("rate"))
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axis.grid(False, axis="x")
+    axes[0, 0].set_ylabel(style.label(value) + (", mean of units" if per_unit else ""))
+    legend(figure, handles + frame(axes[0], value, chance))
+    figure.bars = SEEDS
+    return figure
+
+
+def per_network(table: pd.DataFrame, *values: str) -> pd.DataFrame:
+    """Means of values over the live units of every network. A table without units is returned as it is."""
+    if "unit" not in table:
+        return table
+    return table[table.alive.astype(bool)].groupby(FIELDS, sort=False, as_index=False)[[*values]].mean()
+
+
+def over_seeds(rows: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
+    """Means over seeds with their intervals: key, value, low, high."""
+    found = [(at, mean(group[value], "seeds")) for at, group in rows.groupby(key)]
+    return pd.DataFrame([(at, e.value, e.low, e.high) for at, e in found], columns=[key, "value", "low", "high"])
+
+
+def learning_curves(table: pd.DataFrame, title: str = "") -> Figure:
+    """Course of retraining: Top-1 and training loss, a column of panels per rate; the dense network is in all.
+
+    table: fields, epoch, top1, loss. Each seed is a thin line, their mean a thick one.
+    """
+    dense = need(table, *FIELDS, "epoch", "top1", "loss").method == DENSE
+    rates, handles = sorted(table.rate[~dense].unique()) or [0.0], []
+    figure, axes = canvas(2, len(rates), 4.4, title, sharex=True, sharey="row")
+    for row, value in zip(axes, ("top1", "loss"), strict=True):
+        for axis, rate in zip(row, rates, strict=True):
+            for look, rows in style.series(table[dense | (table.rate == rate)]):
+                for _, one in rows.groupby("seed") if rows.seed.nunique() > 1 else ():
+                    axis.plot(one.epoch, one[value], look.line, color=look.color, linewidth=0.6, alpha=0.5)
+                axis.plot(rows.groupby("epoch")[value].mean().dropna(), look.line, **look.marks, markersize=4)
+                handles.append(look)
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        row[0].set_ylabel(style.label(value))
+    for axis, rate in zip(axes[0], rates, strict=True):
+        axis.set_title(f"rate {rate:g}")
+    figure.supxlabel(style.label("epoch"), fontsize=9)
+    legend(figure, handles)
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------- what is pruned
+
+
+def sparsity_bars(table: pd.DataFrame, title: str = "") -> Figure:
+    """Sparsity after retraining against the nominal rate (black line), of prunable weights and of all parameters.
+
+    table: fields, mask_sparsity (outlines: as pruned), conv_sparsity and total_sparsity (filled). An outline without
+    filling is a network whose pruned weights have grown back.
+    """
+    table = need(table, *FIELDS, "mask_sparsity", "conv_sparsity", "total_sparsity")
+    table = table[table.rate > 0]
+    rates, groups = sorted(table.rate.unique()), style.series(table)
+    figure, axes = canvas(1, 2, 3.1, title, sharey=True)
+    wide = 0.8 / len(groups)
+    for axis, value in zip(axes[0], ("conv_sparsity", "total_sparsity"), strict=True):
+        for i, (look, rows) in enumerate(groups):
+            means = rows.groupby("rate")[[value, "mask_sparsity"]].mean().reindex(rates)
+            places = np.arange(len(rates)) + (i - (len(groups) - 1) / 2) * wide
+            axis.bar(places, means[value], wide * 0.84, color=look.color)
+            if value == "conv_sparsity":
+                axis.bar(places, means.mask_sparsity, wide * 0.84, facecolor="none", edgecolor=look.color)
+        axis.hlines(rates, np.arange(len(rates)) - 0.45, np.arange(len(rates)) + 0.45, color=INK, linewidth=1.2)
+        axis.set(title=style.label(value), xlabel=style.label("rate"))
+        axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        axis.grid(False, axis="x")
+    axes[0, 0].set(ylabel="share of weights that are 0", ylim=(0, 1))
+    meaning = [
+        Line2D([], [], color=INK, linewidth=1.2, label="nominal rate"),
+        Patch(facecolor="none", edgecolor=PALE, label="as pruned"),
+        Patch(color=PALE, label="after retraining"),
+    ]
+    legend(figure, [*(Patch(color=look.color, label=look.label) for look, _ in groups), *meaning])
+    return figure
+
+
+def mask_images(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
+    """Which kernels of one conv are kept, a panel per method: (outputs, inputs), the share of a kernel in 0..1."""
+    figure, axes = panels(len(kernels), 4, 2.1, title, "input channel", "output channel")
+    for axis, (method, kept) in zip(axes, kernels.items(), strict=True):
+        picture = axis.imshow(kept, "Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        axis.set_title(fill(style.look(method).label, 84 // min(4, len(axes))))
+        axis.grid(False)
+    figure.colorbar(picture, ax=axes, label="kept share of the kernel", aspect=30)
+    return figure
+
+
+def layer_lines(table: pd.DataFrame, value: str, title: str = "") -> Figure:
+    """A value per layer in order of the forward pass, a panel per method; the others' lines are pale behind it.
+
+    table: fields, layer, position, `value`; block names the ticks.
+    """
+    groups = style.series(need(table, "method", "layer", "position", value))
+    means = [rows.groupby("position")[value].mean() for _, rows in groups]
+    figure, axes = panels(len(groups), 3, 1.55, title, LAYERS, style.label(value))
+    for axis, (look, _), course in zip(axes, groups, means, strict=True):
+        for other in means:
+            axis.plot(other, color="#D8D8D8", linewidth=0.8, zorder=1)
+        axis.plot(course, color=look.color, zorder=2)
+        axis.set_title(fill(look.label, 30), color=look.color)
+        axis.set_xticks(*style.block_ticks(table), fontsize=7)
+        axis.grid(False, axis="y")
+    return figure
+
+
+def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
+    """Share of the dense network's Top-1 that is left when one layer alone is pruned: a panel per method (and source).
+
+    table: method, layer, position, rate, kept; source (such as "published"), where there are several scans.
+    """
+    table = need(table, "method", "layer", "position", "rate", "kept")
+    scans = list(table.groupby([name for name in ("method", "source") if name in table], sort=False))
+    figure, axes = canvas(1, len(scans), 5.6, title, sharey=True)
+    for axis, ((method, *source), rows) in zip(axes[0], scans, strict=True):
+        grid = rows.pivot_table(index="position", columns="rate", values="kept")
+        grid = grid.reindex(sorted(table.position.unique()))
+        picture = axis.imshow(grid, "viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axis.set_title("\n".join([fill(style.look(method).label, 84 // len(scans)), *source]), fontsize=8)
+        shown = range(0, grid.shape[1], max(1, grid.shape[1] // 4))
+        axis.set_xticks(shown, [f"{grid.columns[i]:g}" for i in shown], fontsize=7.5)
+        axis.grid(False)
+    places, blocks = style.block_ticks(table)
+    axes[0, 0].set_yticks(grid.index.get_indexer(places), blocks)
+    axes[0, 0].set_ylabel(LAYERS)
+    figure.supxlabel("rate of the one layer that is pruned", fontsize=9)
+    figure.colorbar(picture, ax=axes, label="share of the dense Top-1 that is left", shrink=0.5, aspect=30)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------- what it costs
+
+
+def pareto(table: pd.DataFrame, cost: str, title: str = "") -> Figure:
+    """Top-1 against a cost, a point per configuration (mean over seeds) and a panel per rate; dense networks in all.
+
+    table: fields, top1, `cost`. Grey steps join the pruned networks that no cheaper one beats.
+    """
+    table, handles = need(table, *FIELDS, "top1", cost), []
+    rates = sorted(table.rate[table.method != DENSE].unique())
+    figure, axes = canvas(1, len(rates), 3.3, title, sharey=True)
+    for axis, rate in zip(axes[0], rates, strict=True):
+        pruned = table[(table.rate == rate) & (table.method != DENSE)]
+        for look, rows in style.series(pd.concat([table[table.method == DENSE], pruned])):
+            means = over_seeds(rows, cost, "top1")
+            interval(axis, means[cost], means, look)
+            handles.append(look._replace(line="none"))
+        front = pruned.groupby(CONFIGURATION)[[cost, "top1"]].mean().groupby(cost).top1.max().cummax()
+        axis.step(front.index, front, where="post", color=INK, linewidth=4, alpha=0.15, zorder=0)
+        axis.set_title(f"rate {rate:g}")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+    axes[0, 0].set_ylabel(style.label("top1"))
+    figure.supxlabel(style.label(cost), fontsize=9)
+    legend(figure, handles)
+    figure.bars = SEEDS
+    return figure
+
+
+def speedups(table: pd.DataFrame, title: str = "") -> Figure:
+    """Measured speed-up over the dense network of masked and compact networks, and what their MACs would allow.
+
+    table: fields, form ("masked", "compact"; others are left out), batch_size, speedup, speedup_low, speedup_high (least
+    and most of the rounds), allowed.
+    """
+    table = need(table, *FIELDS, "form", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed")
+    table = table[table.form.isin(["masked", "compact"])].sort_values("batch_size", kind="stable")
+    names = style.names(table)
+    table = table.assign(row=[f"{name}: {form}" for name, form in zip(names, table.form, strict=True)])
+    table = table.assign(panel="batch of " + table.batch_size.astype(str))
+    measured = table.rename(columns={"speedup": "value", "speedup_low": "low", "speedup_high": "high"})
+    figure = estimates(measured, "speed-up over the dense network", zero=1.0, form=".2f", title=title)
+    rows = list(table.row.unique())
+    for axis, (_, same) in zip(figure.axes, table.groupby("batch_size"), strict=True):
+        axis.plot(same.allowed, [rows.index(row) for row in same.row], "x", color=INK, markersize=6, zorder=4)
+    legend(figure, [Look(INK, "x", "what the multiplications left would allow", "none")])
+    figure.bars = "Bars: least and most of the rounds of timing."
+    return figure

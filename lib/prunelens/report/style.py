@@ -1,0 +1,244 @@
+"""The one style of all figures: colors, markers and names of networks, empty figures, legends.
+
+A method has one color and one marker everywhere. Networks retrained without masks are paler; those whose weights do not
+come from the dense network have a cross as marker; iterative, rewound and recalibrated ones have dashed or dotted lines
+and hollow markers. Dense networks and networks of random weights are grey.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from textwrap import fill
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prunelens.registry import Description
+from prunelens.variants import DENSE, RETRAINED
+
+STYLE = Path(__file__).parents[1] / "data" / "report.mplstyle"
+WIDTH = 7.0  # inches, the width of the report
+INK, PALE = "#222222", "#555555"
+# Of methods that have no color: colors and markers.
+FREE = {"#882255": "*", "#44AA99": "h", "#999933": "8", "#332288": "P", "#AA4499": "X", "#DDCC77": "d"}
+SCHEDULES = {
+    "none": "not retrained",
+    "recalibrated": "BatchNorm recalibrated",
+    "one_shot": "one-shot",
+    "iterative": "iterative",
+    "rewound": "learning rate rewound",
+}
+DASHES = {"iterative": "--", "rewound": ":", "recalibrated": "-."}
+WEIGHTS = {"random": "weights drawn anew", "shuffled": "weights shuffled"}
+LOOK = {"method": DENSE, "schedule": "one_shot", "masked": True, "weights": "trained"}  # fields that give the look
+LABELS = {
+    "rate": "nominal pruning rate",
+    "conv_sparsity": "sparsity of the prunable conv weights",
+    "total_sparsity": "sparsity of all parameters",
+    "sparsity": "sparsity of the layer",
+    "top1": "Top-1 accuracy",
+    "loss": "training loss (nats)",
+    "epoch": "epoch of retraining",
+    "flops": "compute of retraining (FLOP)",
+}
+
+
+class Look(NamedTuple):
+    color: str
+    marker: str
+    label: str
+    line: str = "-"
+    face: str = ""  # of the marker; empty: the color
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Options of lines with markers."""
+        edge = self.color if self.face or self.marker in "x+" else "white"
+        face = {"markerfacecolor": self.face or self.color, "markeredgewidth": 1.1 if edge == self.color else 0.6}
+        return {"color": self.color, "marker": self.marker, "markeredgecolor": edge, **face}
+
+
+_known: dict[str, Description] = {}
+
+
+def register(descriptions: Mapping[str, Description]) -> None:
+    """Set labels and looks of methods and measures; those without a color get the next free one, in order."""
+    _known.clear()
+    used = {description.color for description in descriptions.values()}
+    free = [color for color in FREE if color not in used]
+    for name, description in descriptions.items():
+        if not description.color:
+            color = free[sum(known.color in free for known in _known.values()) % len(free)]
+            description = replace(description, color=color, marker=description.marker or FREE[color])
+        _known[name] = description
+
+
+def described(name: str) -> Description:
+    """The registered description of a method or measure; an unknown one has its name as label and is grey."""
+    return _known.get(name) or Description(name.rpartition(".")[2].replace("_", " "), color="#888888", marker="o")
+
+
+def label(column: str) -> str:
+    """Axis label of a table's column."""
+    return LABELS.get(column) or described(column).label
+
+
+def look(method: str, schedule: str = "one_shot", masked: bool = True, weights: str = "trained") -> Look:
+    """How networks of these fields are drawn and what they are called."""
+    words = ", ".join(_words(method, schedule, masked, weights))
+    line, face = DASHES.get(schedule, "-"), "white" if schedule in DASHES else ""
+    if method == DENSE:
+        grey = {"random": "#B0B0B0", "shuffled": "#949494"}.get(weights, "#767676" if schedule in RETRAINED else INK)
+        return Look(grey, "o", words, line, face)
+    known = described(method)
+    color = known.color if masked else to_hex(0.45 * np.array(to_rgb(known.color)) + 0.55)
+    return Look(color, {"random": "x", "shuffled": "+"}.get(weights, known.marker or "o"), words, line, face)
+
+
+def _words(method: str, schedule: str, masked: bool, weights: str) -> list[str]:
+    if method == DENSE:
+        how = "retrained" if schedule == "one_shot" else SCHEDULES[schedule]
+        return ["dense" if weights == "trained" else f"{weights} weights", *([how] if schedule != "none" else [])]
+    more = {SCHEDULES[schedule]: schedule in DASHES, "unmasked": not masked, WEIGHTS.get(weights, ""): weights in WEIGHTS}
+    return [described(method).label, *(word for word, true in more.items() if true)]
+
+
+def look_of(row: Mapping[str, Any]) -> Look:
+    """The look of a table's row; fields that it does not have are those of a masked one-shot network."""
+    return look(**{name: row.get(name, usual) for name, usual in LOOK.items()})
+
+
+def names(table: pd.DataFrame, seeds: bool = False) -> list[str]:
+    """What the networks of a table are called: method, rate and what sets them apart from masked one-shot networks.
+
+    Epochs are named where networks differ in nothing else; seeds where asked for.
+    """
+    retrained = "schedule" in table and bool(table.schedule.isin(RETRAINED).any())
+    found = []
+    for row in table.to_dict("records"):
+        first, *more = _words(**{name: row.get(name, usual) for name, usual in LOOK.items()})
+        if row["method"] != DENSE:
+            raw = retrained and row.get("schedule") == "none"
+            more = [f"{row['rate']:g}"] * ("rate" in row) + ["not retrained"] * raw + more
+        found.append(", ".join([first, *more, *([f"seed {row['seed']}"] if seeds else [])]))
+    if "epochs" in table and table.assign(found=found).groupby("found").epochs.nunique().max() > 1:
+        return [f"{name}, {n} epochs" if n else name for name, n in zip(found, table.epochs, strict=True)]
+    return found
+
+
+def series(table: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
+    """Rows that look alike (rates and seeds together): dense networks first, then methods as they were registered."""
+    methods = sorted(table.method.unique(), key=[DENSE, *_known, *table.method].index)
+    orders = {"method": methods, "schedule": SCHEDULES, "masked": (True, False), "weights": ("trained", *WEIGHTS)}
+    columns = [name for name in orders if name in table]
+    groups = dict(list(table.groupby(columns)))
+    wanted = [key for key in product(*(orders[name] for name in columns)) if key in groups]
+    return [(look(**dict(zip(columns, key, strict=True))), groups[key]) for key in wanted]
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def canvas(rows: int = 1, columns: int = 1, height: float = 3.2, title: str = "", **options: Any) -> tuple[Figure, Any]:
+    """An empty figure as wide as the report: figure and axes (rows, columns). title: what to see."""
+    plt.style.use(STYLE)
+    title = fill(title, 88)
+    size = (WIDTH, height + (0.1 + 0.17 * (1 + title.count("\n")) if title else 0))
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")
+    return figure, axes
+
+
+def panels(
+    count: int, columns: int, height: float, title: str, x: str, y: str, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many panels, in rows of one height and with at most so many columns; x, y: axis labels."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = canvas(rows, columns, 0.4 + height * rows, title, sharex=True, sharey=True, **options)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+    return figure, list(axes.flat[:count])
+
+
+def need(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table itself.
+
+    Raises:
+        ValueError: it is empty or lacks a column; names them.
+    """
+    if missing := [column for column in columns if column not in table]:
+        found = ", ".join(map(str, table.columns))
+        raise ValueError(f"table to plot lacks {', '.join(missing)}; it has {found}")
+    if table.empty:
+        raise ValueError("table to plot is empty")
+    return table
+
+
+def legend(figure: Figure, handles: Iterable[Look | Artist]) -> None:
+    """A legend below the panels, each label once, of as many columns as fit into the figure's width."""
+    drawn = [Line2D([], [], linestyle=h.line, label=h.label, **h.marks) if isinstance(h, Look) else h for h in handles]
+    shown = {str(handle.get_label()): handle for handle in reversed(drawn)}
+    for ncols in range(min(3, len(shown)), 0, -1):
+        box = figure.legend(handles=[*shown.values()][::-1], loc="outside lower center", ncols=ncols)
+        if ncols == 1 or box.get_window_extent().width <= figure.bbox.width:
+            return
+        box.remove()
+
+
+def interval(axis: Axes, place: Any, table: pd.DataFrame, look: Look, across: bool = False, **options: Any) -> None:
+    """Points with the intervals of columns value, low, high at places on the other axis; caps outreach the marker."""
+    ends = np.abs([table.value - table.low, table.high - table.value]).astype(float)
+    where = (table.value, place) if across else (place, table.value)
+    bars = {"xerr" if across else "yerr": ends, "capthick": 1.1, "elinewidth": 1.3}
+    axis.errorbar(*where, **bars, **{"linestyle": "none", "zorder": 3, **look.marks, **options})
+
+
+def frame(axes: Sequence[Axes], measure: str, chance: float | None = None) -> list[Line2D]:
+    """Keep the panels within the measure's limits and draw a dotted line at chance; returns its legend entry.
+
+    Where the line would take up more than half of the panels there is none, and the entry says where chance is.
+    """
+    known, (low, high) = described(measure), axes[0].get_ylim()
+    level = known.chance if chance is None else chance
+    if level is not None and 2 * low - high < level < 2 * high - low:
+        low, high = min(low, level - 0.05 * (high - low)), max(high, level)
+        for axis in axes:
+            axis.axhline(level, color=PALE, linewidth=1, linestyle=":", zorder=1)
+    bounds = known.limits or (-np.inf, np.inf)
+    axes[0].set_ylim(max(low, bounds[0]), min(high, bounds[1]))
+    if level is None:
+        return []
+    far = " (below the panels)" if level < low else " (above the panels)" if level > high else ""
+    return [Line2D([], [], color=PALE, linewidth=1, linestyle="" if far else ":", label=f"chance, {level:.3g}{far}")]
+
+
+def block_ticks(layers: pd.DataFrame) -> tuple[list[float], list[str]]:
+    """Positions where blocks begin, and short names of these.
+
+    layers: position and layer, and block, or else the first part of the layer's name stands for it.
+    """
+    layers = layers.drop_duplicates("position").sort_values("position")
+    blocks = layers.block if "block" in layers else layers.layer.str.split(".").str[0]
+    first = blocks != blocks.shift()
+    return layers.position[first].tolist(), short_blocks(blocks[first].tolist())
+
+
+def short_blocks(blocks: Sequence[str]) -> list[str]:
+    """Blocks without what several have in common: "inception3a", "inception3b", "fc" become "3a", "3b", "fc"."""
+    kinds = ["".join(re.findall(r"^[A-Za-z_]+(?=\d)", block)) for block in blocks]
+    return [b.removeprefix(kind) if kinds.count(kind) > 1 else b for b, kind in zip(blocks, kinds, strict=True)]

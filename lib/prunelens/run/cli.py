@@ -1,0 +1,134 @@
+"""The command line: python -m prunelens run | compute | judge | train.
+
+Exit status: 0 all done, 1 a notebook or a computation failed, 2 wrong usage (nothing was computed), 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from prunelens.run import checks, series
+from prunelens.run.checks import Request, UsageError
+from prunelens.run.messages import one_line, say
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; returns the exit status."""
+    found = _parser().parse_args(arguments)
+    _find_modules_of_caller()
+    try:
+        return found.command(found)
+    except UsageError as error:
+        say(f"prunelens: {error}", sys.stderr)
+        return 2
+    # A full disk, a killed process, a part that fails on real data, a training that diverges.
+    except (OSError, RuntimeError, ValueError, FloatingPointError) as error:
+        say(f"prunelens: FAILED: {one_line(error)}", sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="prunelens", description="What pruning changes in a network's units.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = commands.add_parser("run", help="execute the notebooks: all figures and tables of a profile")
+    add.set_defaults(command=_run)
+    add.add_argument("profile", nargs="?", default="quick", help="a profile's name or YAML file (default: quick)")
+    add.add_argument("--notebooks", default="", metavar="LIST", help="only these: 01,05 or 03-06 (default: all)")
+    _add_options(add)
+    add = commands.add_parser("compute", help="compute a profile's networks and measures without drawing figures")
+    add.set_defaults(command=_compute)
+    add.add_argument("profile", help="a profile's name or YAML file")
+    add.add_argument("--stages", metavar="LIST", help="only these, such as retrained,accuracy (default: all)")
+    _add_options(add)
+    add = commands.add_parser("judge", help="decide the claims again from the tables that a run has left")
+    add.set_defaults(command=_judge)
+    add.add_argument("folder", type=Path, help="the run's results, such as figures/quick")
+    add = commands.add_parser("train", help="train a profile's dense network from scratch (network.scratch)")
+    add.set_defaults(command=_train)
+    add.add_argument("profile", help="a profile's name or YAML file")
+    add.add_argument("file", type=Path, help="safetensors file to write the weights to, in half precision")
+    _add_options(add)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the profile"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default: a GPU where there is one), cpu or cuda")
+    parser.add_argument("--out", default="", metavar="DIR", help="hold figures/ and runs/ here (default: the project)")
+
+
+def _find_modules_of_caller() -> None:
+    """Let a profile name modules in the caller's folder: here and in kernels, which start in the project's folder."""
+    here = os.getcwd()
+    sys.path[:] = [here, *(path for path in sys.path if path not in ("", here))]
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *(path for path in before if path not in ("", here))])
+
+
+def _request(found: argparse.Namespace) -> Request:
+    """What was asked for, with paths that are relative to the caller's folder made absolute: kernels run elsewhere."""
+    is_file = found.profile.endswith((".yaml", ".yml"))
+    profile = str(Path(found.profile).resolve()) if is_file else found.profile
+    return Request(profile, found.overrides, found.device, str(Path(found.out).resolve()) if found.out else "")
+
+
+def _run(found: argparse.Namespace) -> int:
+    request = _request(found)
+    paths = checks.notebooks(found.notebooks, request.parameters)
+    folder = checks.study(request).folder
+    try:  # the last of the checks: a request that is wrong elsewhere leaves no folder
+        (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder / 'notebooks'} can't be made: {error.strerror} (see --out)") from error
+    return series.run(paths, folder, request)
+
+
+def _compute(found: argparse.Namespace) -> int:
+    study = checks.study(_request(found))
+    try:
+        study.compute(found.stages.split(",") if found.stages else None)
+    except ValueError as error:
+        if str(error).startswith("--stages"):
+            raise UsageError(str(error)) from error
+        raise
+    return 0
+
+
+def _judge(found: argparse.Namespace) -> int:
+    from prunelens.analysis.claims import judge_folder
+
+    try:
+        verdicts = judge_folder(found.folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"judge {found.folder}: {one_line(error)}") from error
+    for row in verdicts.itertuples():
+        say(f"{row.claim}: {row.verdict}. {row.statement} {row.estimate} {row.why}".rstrip())
+    return 0
+
+
+def _train(found: argparse.Namespace) -> int:
+    """Write the weights, and FILE.json: profile, accuracy of every epoch, versions."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from prunelens.store import atomic, origin, write_text
+
+    request = _request(found)
+    study = checks.study(Request(request.profile, [*request.overrides, "network.weights=scratch"], *request[2:]))
+    arrays = study.pipeline.get("scratch")
+    halved = {
+        name.removeprefix("weight/"): array.astype(np.float16) if array.dtype == np.float32 else array
+        for name, array in arrays.items()
+        if name.startswith("weight/")
+    }
+    epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
+    with atomic(found.file) as draft:
+        save_file(halved, draft)
+    record = {"profile": study.profile.model_dump(), "epochs": epochs, **origin()}
+    write_text(found.file.with_name(f"{found.file.name}.json"), json.dumps(record, indent=2))
+    say(f"prunelens: {found.file}: Top-1 {epochs['top1'][-1]:.3f} after {len(epochs['top1'])} epochs")
+    return 0

@@ -1,0 +1,99 @@
+"""What pictures of units are worth in numbers: do they show what excites a unit, and does it stay?"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from prunelens.units import mis
+
+
+class Drawn(NamedTuple):
+    """A network's pictures of some units.
+
+    exciting, inhibiting: embeddings of the pictures (units, starts, D). objective, excited: of the exciting ones
+    (units, starts). top, bottom: indices of the unit's extreme stimuli (units, k), and its activations on the most and
+    least activating one, most and least (units,). alive: (units,) bool.
+    """
+
+    exciting: np.ndarray
+    inhibiting: np.ndarray
+    objective: np.ndarray
+    excited: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+    most: np.ndarray
+    least: np.ndarray
+    alive: np.ndarray
+
+
+def quality(
+    drawn: Drawn, dense: Drawn, stimuli: np.ndarray, temperature: float, tasks: int, explanations: int, scale: float,
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Judge a network's pictures: a row per unit, NaN where it is dead.
+
+    stimuli: embeddings (n, D) in the space of the pictures'; dense: the same units in the dense network.
+    Columns: alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0 is
+    the unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures: like_top, like_bottom and
+    like_random with the K most and least activating stimuli and K random ones, consistency among the pictures of one
+    unit, like_dense with the dense network's pictures of the unit if it lives there (both from different starts),
+    dense_consistency: the dense network's own, and difference: like_dense minus that. picture_mis, picture_two_afc,
+    picture_margin: of tasks whose explanations are the pictures.
+    """
+    random = np.random.default_rng(seed).choice(len(stimuli), explanations, replace=False)
+    margins = mis.picture_margins(
+        drawn.top, drawn.bottom, stimuli, drawn.exciting, drawn.inhibiting, tasks, explanations, scale
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reached = (drawn.objective.mean(1) - drawn.least) / (drawn.most - drawn.least)
+    like_dense = np.where(dense.alive, consistency(drawn.exciting, dense.exciting), np.nan)
+    dense_consistency = np.where(dense.alive, consistency(dense.exciting), np.nan)
+    table = pd.DataFrame(
+        {
+            "excited": drawn.excited.mean(1),
+            "reached": reached,
+            "like_top": alikeness(drawn.exciting, stimuli[drawn.top[:, :explanations]]),
+            "like_bottom": alikeness(drawn.exciting, stimuli[drawn.bottom[:, :explanations]]),
+            "like_random": alikeness(drawn.exciting, np.stack([stimuli[random]] * len(drawn.top))),
+            "consistency": consistency(drawn.exciting),
+            "like_dense": like_dense,
+            "dense_consistency": dense_consistency,
+            "difference": like_dense - dense_consistency,
+            "picture_mis": mis.mis(margins, temperature),
+            "picture_two_afc": mis.two_afc_accuracy(margins),
+            "picture_margin": margins.mean(1),
+        }
+    )
+    table.loc[~drawn.alive] = np.nan
+    return table.assign(alive=drawn.alive)
+
+
+def alikeness(pictures: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Mean cosine of all pairs of a unit's pictures and images: (units, p, D), (units, n, D) -> (units,), -1..1.
+
+    With the unit's most activating images it says whether a picture shows what excites the unit.
+    """
+    return _cosines(pictures, images).mean((1, 2))
+
+
+def consistency(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Mean cosine of all pairs of a unit's pictures from different starts: (units, starts, D) -> (units,), -1..1.
+
+    others: the pictures of the same units in another network, of which one of each pair is taken; lower by how far the
+    unit has drifted. Pairs of one start are left out there too: they are alike for another reason.
+    Raises ValueError for one start.
+    """
+    starts = pictures.shape[1]
+    if starts < 2:
+        raise ValueError(f"consistency compares pictures from different starts: found {starts}")
+    cosines = _cosines(pictures, pictures if others is None else others)
+    return (cosines.sum((1, 2)) - np.trace(cosines, axis1=1, axis2=2)) / (starts * (starts - 1))
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(units, p, D), (units, n, D) -> (units, p, n)."""
+    one, other = (F.normalize(torch.from_numpy(rows).float(), dim=2) for rows in (one, other))
+    return (one @ other.mT).numpy()

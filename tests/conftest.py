@@ -1,6 +1,5 @@
 """A throw-away project whose notebooks the tests of the command line execute."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -47,9 +46,6 @@ def move(root: Path, setattr_: object) -> None:
     setattr_(paths, "ROOT", root)
     setattr_(paths, "NOTEBOOKS", root / "notebooks")
     setattr_(checks, "study", study)
-    if "prunelens.report.page" not in sys.modules and importlib.util.find_spec("prunelens.report.page") is None:
-        index = SimpleNamespace(write_index=lambda folder, title: (folder / "index.html").write_text(title))
-        sys.modules["prunelens.report.page"] = index
 
 
 class Project:

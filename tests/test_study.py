@@ -220,7 +220,7 @@ def test_auxiliary_heads_train_along_and_are_no_part_of_the_result(tmp_path: Pat
         ("interpretability.measures=[mis, clarit]", "measure clarit: unknown, did you mean clarity"),
         ("data.source=embeded", "images embeded: unknown, did you mean embedded"),
         ("claims.extra=[C9]", "claim C9: unknown"),
-        ("retraining.aux_weight=0.3", "aux_weight: found more than 0"),
+        
         ("visualization.units={inception4a.branch1: [0]}", r"visualization\.units: .*did you mean inception4a\.branch1\.conv"),
         ("visualization.units={inception3b.branch2.1.conv: [0, 48]}", "found .* 48, it has units 0 to 47"),
         ("visualization.units={fc: [3]}", r"visualization\.units: found 'fc'"),
@@ -233,6 +233,12 @@ def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path: Path, ov
         Study("smoke", [override], "cpu", str(tmp_path)).check()
     computed = [file for file in (tmp_path / "runs").rglob("*") if file.is_file() and not file.name.startswith(".")]
     assert [file for file in computed if file.parent.name not in ("parts", "layers", "classes", "images")] == []
+
+
+def test_an_auxiliary_loss_needs_heads(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="aux_weight: found more than 0, but resnet18 has no auxiliary heads"):
+        wanted = ["network.architecture=resnet18", "retraining.aux_weight=0.3"]
+        Study("smoke", wanted, "cpu", str(tmp_path)).check()
 
 
 def test_recalibration_needs_batchnorm(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 What was found is kept in the store, so that a study whose results are all there imports no part, and no PyTorch.
 """
 
-from collections.abc import Callable, Iterator
+import difflib
 from functools import partial
 from typing import Any
 
 from prunelens import registry
-from prunelens.profile import Profile, expand
+from prunelens.profile import Profile
 from prunelens.registry import Description
 from prunelens.store import Store, origin
 
@@ -39,75 +39,100 @@ def load(profile: Profile, store: Store) -> Parts:
         "network": profile.network.model_dump(include={"architecture", "width", "outputs"}),
         "images": profile.data.model_dump(include={"source", "size"}),
         "units": profile.visualization.units,
+        "aux": [recipe and recipe.aux_weight for recipe in (profile.retraining, profile.network.scratch)],
+        "grids": profile.pruning.model_dump(include={"recalibrated", "iterative"}),
+        "download": profile.interpretability.download,
         "library": origin()["library_sha256"],
     }
     found = store.get("parts", "parts", {"sources": sources, **tried_on}, "json", partial(_try_all, profile, names))
-    return {
+    described = {
         kind: {name: Description.from_json(fields) for name, fields in parts.items()} for kind, parts in found.items()
     }
+    _check_scan(profile, described["method"])
+    return described
+
+
+def _check_scan(profile: Profile, methods: dict[str, Description]) -> None:
+    """Refuse methods that need a sensitivity scan which the profile does not make."""
+    needing = [name for name, method in methods.items() if "sensitivity" in method.needs]
+    if scanned := [name for name in needing if name in profile.sensitivity.methods]:
+        raise ValueError(f"sensitivity.methods: found {scanned[0]}, which itself needs the scan")
+    if needing and "unstructured_local" not in profile.sensitivity.methods:
+        raise ValueError(f"sensitivity.methods: {needing[0]} needs unstructured_local among them")
 
 
 def _try_all(profile: Profile, names: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    checks = _checks(profile)
     found: dict[str, dict[str, Any]] = {}
     for kind, parts in names.items():
         found[kind] = {}
         for name in parts:
             part = registry.find(kind, name)
             try:
-                checks[kind](part)
+                _try(profile, kind, name, part)
             except Exception as error:  # a user's part can fail in any way
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise ValueError(f"{kind} {name}: {reason}") from error
+                reason = " ".join(str(error).split()).removeprefix(f"{kind} {name}: ") or type(error).__name__
+                raise (
+                    type(error)(f"{kind} {name}: {reason}")
+                    if _plain(error)
+                    else ValueError(f"{kind} {name}: {type(error).__name__}: {reason}")
+                ) from error
             found[kind][name] = registry.description(part, name).to_json()
-    _check_units(profile)
+    _check_network(profile)
     return found
 
 
-def _checks(profile: Profile) -> dict[str, Callable[[Any], None]]:
-    """By kind, what runs a part once on something small and raises if it does not do what its kind does."""
-    from prunelens.analysis import claims
+def _plain(error: Exception) -> bool:
+    return type(error) in (ValueError, ImportError, FileNotFoundError)
+
+
+def _try(profile: Profile, kind: str, name: str, part: Any) -> None:
+    """Run a part once on something small; it raises if it does not do what its kind does."""
+    from prunelens.analysis import verdicts
     from prunelens.images import sources
     from prunelens.networks import architectures
     from prunelens.pruning import masks
     from prunelens.units import measures, similarities
 
-    network, shown = profile.network, profile.interpretability
-    built = partial(architectures.load, network.architecture)
-    return {
-        "architecture": lambda part: architectures.check(built(), network.outputs, network.width, profile.data.size),
-        "images": lambda part: sources.check(part, profile.data.size),
-        "method": lambda part: masks.check_method(part, built(), network.outputs, network.width, profile.data.size),
-        "similarity": lambda part: similarities.check_similarity(shown.similarity, shown.download),
-        "measure": measures.check_measure,
-        "claim": claims.check_claim,
-    }
+    network, size, grid = profile.network, profile.data.size, profile.pruning
+    built = {"outputs": network.outputs, "width": network.width, "size": size}
+    if kind == "architecture":
+        architectures.check(architectures.load(name), **built)
+    elif kind == "images":
+        sources.check(part, size)
+    elif kind == "method":
+        masks.check_method(
+            part, architectures.load(network.architecture), **built, iterative=name in grid.iterative.methods
+        )
+    elif kind == "similarity":
+        similarities.check_similarity(name, profile.interpretability.download)
+    elif kind == "measure":
+        measures.check_measure(part)
+    elif kind == "claim":
+        verdicts.check_claim(name)
 
 
-def _check_units(profile: Profile) -> None:
-    """Refuse a unit that is to be drawn and that the network does not have."""
-    import difflib
-
+def _check_network(profile: Profile) -> None:
+    """Refuse what the network cannot do: auxiliary losses, recalibration, pictures of units that it does not have."""
     from prunelens.networks import architectures
 
-    architecture = architectures.load(profile.network.architecture)
-    convs = architecture.convs(architecture.build(profile.network.outputs, profile.network.width))
+    architecture, grid = architectures.load(profile.network.architecture), profile.pruning
+    network = architecture.build(profile.network.outputs, profile.network.width)
+    for recipe in (profile.retraining, profile.network.scratch):
+        if recipe is not None and recipe.aux_weight > 0:
+            architecture.build(profile.network.outputs, profile.network.width, aux=True)
+    convs = architecture.convs(network)
+    if grid.recalibrated.methods and not any(architecture.norm(network, conv) for conv in convs):
+        raise ValueError(
+            f"pruning.recalibrated: found methods, but {profile.network.architecture} has no BatchNorm; expected none"
+        )
     for layer, units in profile.visualization.units.items():
-        if layer not in convs:
-            near = difflib.get_close_matches(layer, convs, 1)
-            hint = f", did you mean {near[0]}?" if near else f", expected a conv such as {next(iter(convs))}"
-            raise ValueError(f"visualization.units: found {layer!r}{hint}")
-        width = convs[layer].weight.shape[0]
-        if outside := [unit for unit in units if not 0 <= unit < width]:
-            raise ValueError(f"visualization.units: found {layer} {outside[0]}, it has units 0 to {width - 1}")
+        _check_units(layer, units, {name: conv.out_channels for name, conv in convs.items()})
 
 
-def paths(profile: Profile) -> Iterator[tuple[str, Any]]:
-    """The folders and files that the profile names: key and path."""
-    data, weights = profile.data, profile.network.weights
-    if data.root is not None and data.download is None:
-        yield "data.root", expand(data.root, "data.root")
-    if data.extra_stimuli is not None:
-        yield "data.extra_stimuli", expand(data.extra_stimuli, "data.extra_stimuli")
-    if weights not in ("scratch", "torchvision"):
-        yield "network.weights", expand(weights, "network.weights")
+def _check_units(layer: str, units: list[int], widths: dict[str, int]) -> None:
+    if layer not in widths:
+        near = difflib.get_close_matches(layer, widths, 1)
+        hint = f", did you mean {near[0]}?" if near else f", expected a conv such as {next(iter(widths))}"
+        raise ValueError(f"visualization.units: found {layer!r}{hint}")
+    if outside := [unit for unit in units if not 0 <= unit < widths[layer]]:
+        raise ValueError(f"visualization.units: found {layer} {outside[0]}, it has units 0 to {widths[layer] - 1}")

@@ -10,7 +10,8 @@ and nobody writes keys by hand. A unit of work is (stage, subject): a variant, a
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from prunelens import engine, parts
@@ -107,15 +108,12 @@ class Pipeline:
 
     def get(self, name: str, subject: Subject = None) -> Content:
         """Load what a stage has computed for a subject, or compute and keep it."""
-        found = STAGES[name]
-        return self.store.get(
-            name,
-            self._slug(subject),
-            self.key(name, subject),
-            found.form,
-            lambda: found.compute(self, subject),
-            device=self._device,
-        )
+        key, form = self.key(name, subject), STAGES[name].form
+        compute = partial(STAGES[name].compute, self, subject)
+        content = self.store.get(name, self._slug(subject), key, form, compute, device=self._device)
+        if (left := self.checkpoint(name, subject)).exists():  # only now that the artefact is stored
+            left.unlink()
+        return content
 
     def has(self, name: str, subject: Subject = None) -> bool:
         """Whether a stage's artefact is there."""
@@ -175,7 +173,7 @@ class Pipeline:
         """The trained network that all others start from."""
         return Variant(DENSE, seed=self.profile.pruning.seeds[0])
 
-    def checkpoint(self, name: str, subject: Subject = None) -> Any:
+    def checkpoint(self, name: str, subject: Subject = None) -> Path:
         """The file from which an interrupted computation of an artefact can go on."""
         return self.store.path(name, self._slug(subject), self.key(name, subject), ".checkpoint")
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from prunelens import profile
 from prunelens.images import stages as images
+from prunelens.images.imageset import ImageSet
 from prunelens.networks.stages import part
 from prunelens.paths import FIGURES, RUNS
 from prunelens.pruning import stages as pruning
@@ -60,7 +61,7 @@ class Study:
         """
         self.pipeline.key("retrained", self.retrained[0])
         self.pipeline.key("embeddings")
-        if not self.pipeline.has("accuracy", self.dense):
+        if self.profile.network.weights != "scratch" and not self.pipeline.has("accuracy", self.dense):
             pruning.network(self.pipeline, self.dense)
 
     def compute(self, stages: Sequence[str] | None = None) -> None:
@@ -139,6 +140,21 @@ class Study:
     def blocks(self) -> list[str]:
         """The blocks of the network that have prunable layers, in order."""
         return list(self.layers[self.layers.prunable].block.unique())
+
+    @property
+    def train(self) -> ImageSet:
+        """The images that networks are trained on."""
+        return images.train(self.pipeline)
+
+    @property
+    def validation(self) -> ImageSet:
+        """The images that accuracy is measured on."""
+        return images.validation(self.pipeline)
+
+    def image_table(self) -> pd.DataFrame:
+        """Name and class of every validation image."""
+        found = self.validation
+        return pd.DataFrame({"name": found.names, "class_name": np.array(found.class_names)[found.labels]})
 
     # ------------------------------------------------------------------------------------------ pruning and accuracy
 
@@ -257,14 +273,12 @@ class Study:
 
         return self._rows(chosen, of)
 
-    def extremes(self, variant: Variant, chosen: Sequence[Unit], side: str, n: int = 1) -> np.ndarray:
-        """Pixels of the n stimuli that excite each unit most ("top") or least ("bottom"), (units, n, size, size, 3)."""
-        indices = units.extreme_stimuli(self.pipeline, variant, chosen, side, n)
-        return images.stimuli(self.pipeline).images[indices.ravel()].reshape(*indices.shape, *self._pixels)
-
-    @property
-    def _pixels(self) -> tuple[int, int, int]:
-        return self.profile.data.size, self.profile.data.size, 3
+    def extreme_images(self, variant: Variant, chosen: Sequence[Unit], n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of the n stimuli that excite each unit most, and of those that do least: (units, n, size, size, 3)."""
+        stimuli = images.stimuli(self.pipeline).images
+        sides = [units.extreme_stimuli(self.pipeline, variant, chosen, side, n) for side in ("top", "bottom")]
+        top, bottom = (stimuli[found.ravel()].reshape(*found.shape, *stimuli.shape[1:]) for found in sides)
+        return top, bottom
 
     def temperature(self) -> float:
         """The temperature of the MIS."""

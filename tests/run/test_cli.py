@@ -99,7 +99,7 @@ def test_train_writes_half_precision_weights_and_a_record(monkeypatch: pytest.Mo
     assert "git_commit" in record and "versions" in record
 
 
-def test_judge_says_a_line_for_each_claim(
+def test_judge_says_verdict_estimate_and_reason_of_each_claim(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def judge_folder(folder: Path) -> pd.DataFrame:
@@ -114,9 +114,12 @@ def test_judge_says_a_line_for_each_claim(
         }
         return pd.DataFrame([row, {**row, "claim": "C2", "verdict": "holds", "why": ""}])
 
-    monkeypatch.setitem(sys.modules, "prunelens.analysis.claims", SimpleNamespace(judge_folder=judge_folder))
+    monkeypatch.setitem(sys.modules, "prunelens.analysis.verdicts", SimpleNamespace(judge_folder=judge_folder))
     assert cli.main(["judge", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "C1: undecided. Pruning helps. +1% 2 seeds\nC2: holds. Pruning helps. +1%\n"
+    assert (
+        capsys.readouterr().out
+        == "C1 undecided: Pruning helps.\n    +1%\n    2 seeds\nC2 holds: Pruning helps.\n    +1%\n"
+    )
     assert cli.main(["judge", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.startswith(f"prunelens: judge {tmp_path}/nowhere: ")
 

@@ -1,23 +1,23 @@
 """The paper's claims C1 to C6 and its open questions Q1 to Q3, as functions of the study's tables.
 
 All networks come from one dense network: no interval speaks of other dense networks. Accuracies are compared between
-networks retrained for equally many epochs, and not decided while the last epoch still raises Top-1.
+networks retrained for equally many epochs, and a verdict waits until the last epoch raises Top-1 no more.
 """
 
 import math
 
 import pandas as pd
 
-from prunelens.analysis import comparisons, correlations, estimates, published
-from prunelens.analysis.estimates import Estimate
-from prunelens.analysis.selection import above_chance, average_seeds, pick
+from prunelens.analysis import comparisons, published
+from prunelens.analysis.correlations import class_correlation, class_scores, concept_agreement
+from prunelens.analysis.estimates import NONE, Estimate, mean, share_between
+from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, working
 from prunelens.analysis.units import network_means, output_gaps, slopes
 from prunelens.analysis.verdicts import Claim as claim
 from prunelens.analysis.verdicts import Finding, Tables
-from prunelens.variants import DENSE, FIELDS, RETRAINED
+from prunelens.variants import DENSE, FIELDS
 
 SETTLED = 0.01  # of Top-1: retraining whose last epoch raises it by more has not settled
-LEAST = {"C5": 8, "C6a": 100, "C6b": 93}  # numbers of networks and classes below which nothing is decided
 
 
 def _paper(**fields: object) -> list[float]:
@@ -25,59 +25,16 @@ def _paper(**fields: object) -> list[float]:
     return pick(published.headlines(), **fields).value.tolist()
 
 
+METHODS = ("connection_l1", "unstructured_global", "structured_l1")
 _LAST = {"measure": "top1", "schedule": "one_shot", "optimizer": "sgd", "epochs": 50, "rate": 0.8}
-_METHODS = ("connection_l1", "unstructured_global", "structured_l1")
-_ORDER = [_paper(method=method, **_LAST)[0] for method in _METHODS]
-_ITERATIVE = [*_paper(schedule="iterative", epochs=200), *_paper(schedule="one_shot", epochs=60)]
-_BROKEN = _paper(measure="mean_mis", schedule="none", rate=0.8)
+_ORDER = [_paper(method=method, **_LAST)[0] for method in METHODS]
+_C1 = {"rule": "positive", "margin": "accuracy", "form": "+.1%", "figure": "03_net_gain", "needs": ("accuracy",),
+       "paper": f"{_ORDER[0]:.3f} against {_paper(method=DENSE)[0]:.3f} dense, 50 epochs without masks"}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- C1 to C3, accuracy
 
 
-def _most_pruned(tables: Tables, method: str, masked: bool = True) -> dict[str, object]:
-    """Fields of a method's one-shot networks at the highest rate and the study's number of epochs."""
-    one_shot = pick(tables["accuracy"], schedule="one_shot")
-    rate = 0.0 if method == DENSE else one_shot.rate.max()
-    fields = {"method": method, "rate": rate, "schedule": "one_shot", "masked": masked, "weights": "trained"}
-    return fields | {"epochs": one_shot.epochs.mode().max()}
-
-
-def _rising(tables: Tables, *sides: dict[str, object]) -> str:
-    """Which sides of a comparison the last epoch of retraining still raised, and by how much."""
-    found = []
-    for side in sides if "epochs" in tables else ():
-        course = pick(tables["epochs"], **side).sort_values("epoch")
-        rise = course.groupby(FIELDS).top1.agg(lambda top1: top1.diff().iloc[-1]).mean()
-        if rise > SETTLED:
-            found.append(f"{side.get('method', side['schedule'])} {rise:+.1%}")
-    return f"not settled: the last epoch brought {' and '.join(found)}" if found else ""
-
-
-def _differences(tables: Tables, *pairs: tuple[dict, dict]) -> Finding:
-    """Top-1 of the left minus that of the right networks of each pair."""
-    found, undecided = {}, {}
-    for left, right in pairs:
-        name = f"{left['method']} - {right['method']}:"
-        found[name] = comparisons.difference(tables["accuracy"], left, right)
-        rising = _rising(tables, left, right)
-        if rising and not math.isnan(found[name].value):
-            undecided[name] = rising
-    return Finding(found, undecided)
-
-
-def _connection(tables: Tables, masked: bool) -> Finding:
-    """Connection sparsity minus dense, retrained alike, with the zeros that are left."""
-    pruned = _most_pruned(tables, "connection_l1", masked)
-    found = _differences(tables, (pruned, _most_pruned(tables, DENSE)))
-    zeros = pick(tables["accuracy"], **pruned).conv_sparsity.mean()
-    return Finding(found.estimates, found.undecided, f"{zeros:.1%} of the conv weights are zero at {pruned['rate']:g}")
-
-
-_C1 = {"rule": "positive", "margin": "accuracy", "form": "+.1%", "needs": ("accuracy",), "figure": "03_differences",
-       "paper": f"{_ORDER[0]:.3f} against {_paper(method=DENSE)[0]:.3f} dense, 50 epochs without masks"}  # fmt: skip
-
-
-@claim("C1a", "connection sparsity, masked, at the highest rate beats the dense network retrained alike", **_C1)
+@claim("C1a", "connection sparsity with masks, at the highest rate, beats the dense network retrained alike", **_C1)
 def c1a(tables: Tables) -> Finding:
     return _connection(tables, masked=True)
 
@@ -87,33 +44,188 @@ def c1b(tables: Tables) -> Finding:
     return _connection(tables, masked=False)
 
 
-@claim("C2", "connection sparsity beats unstructured, and that beats structured pruning at the highest rate",
-       rule="positive", margin="accuracy", form="+.1%", needs=("accuracy",), figure="03_accuracy_by_rate",
-       paper="{:.3f}, {:.3f}, {:.3f} at 0.8, the first without masks".format(*_ORDER))  # fmt: skip
+@claim("C2", "connection sparsity > unstructured > structured pruning at the highest rate", "positive", "accuracy",
+       "03_accuracy_by_rate", "{:.3f}, {:.3f}, {:.3f} at 0.8, the first without masks".format(*_ORDER), "+.1%",
+       ("accuracy",))  # fmt: skip
 def c2(tables: Tables) -> Finding:
-    """With masks; without where there is no such network, as in the published tables."""
-    sides = [_most_pruned(tables, method) for method in _METHODS]
-    if pick(tables["accuracy"], **sides[0]).empty:
-        sides[0]["masked"] = False
-    found = _differences(tables, (sides[0], sides[1]), (sides[1], sides[2]))
-    return Finding(found.estimates, found.undecided, f"at {sides[0]['rate']:g}, {'' if sides[0]['masked'] else 'not '}masked")
+    """Masked; unmasked where connection sparsity is not there with masks, as in the published tables."""
+    first, second, third = (_most_pruned(tables, method) for method in METHODS)
+    if pick(tables["accuracy"], **first).empty:
+        first["masked"] = False
+    return _differences(tables, (first, second), (second, third))
 
 
-def _against_one_shot(tables: Tables, schedules: tuple[str, ...]) -> Finding:
-    """Top-1 of other schedules minus one-shot, mean over methods and rates, at equal epochs.
+@claim("C3", "iterative is better than one-shot pruning at equal epochs", "positive", "accuracy",
+       "07_iterative_minus_one_shot", "{:.3f} (200 epochs) against {:.3f} (60 epochs), both 84 % sparse".format(
+           *_paper(schedule="iterative", epochs=200), *_paper(schedule="one_shot", epochs=60)),
+       "+.1%", ("accuracy", "classes"))  # fmt: skip
+def c3(tables: Tables) -> Finding:
+    return _minus_one_shot(tables, "iterative")
 
-    Pairs of networks that are both at chance are left out.
-    """
-    accuracy, keys = tables["accuracy"], [field for field in FIELDS if field != "schedule"]
-    budget, found, undecided = pick(accuracy, schedule="one_shot").epochs.mode().max(), {}, {}
+
+def _most_pruned(tables: Tables, method: str, masked: bool = True) -> dict[str, object]:
+    """Fields of a method's one-shot networks at the highest rate, or of the dense network retrained alike."""
+    epochs = _budget(tables)
+    rates = pick(tables["accuracy"], schedule="one_shot", weights="trained", epochs=epochs).rate
+    return {"method": method, "rate": 0.0 if method == DENSE else rates.max(), "schedule": "one_shot",
+            "masked": masked, "weights": "trained", "epochs": epochs}  # fmt: skip
+
+
+def _budget(tables: Tables) -> float:
+    """The number of epochs that most one-shot networks have."""
+    return pick(tables["accuracy"], schedule="one_shot").epochs.mode().max()
+
+
+def _rising(tables: Tables, *sides: dict[str, object]) -> str:
+    """Which sides of a comparison the last epoch of retraining still raised, and by how much."""
+    found = []
+    for side in sides if len(tables.get("epochs", ())) else ():
+        course = pick(tables["epochs"], **side).sort_values("epoch", kind="stable")
+        rise = course.groupby(FIELDS).top1.agg(lambda top1: top1.diff().iloc[-1]).mean()
+        if rise > SETTLED:
+            found.append(f"{side.get('method', side['schedule'])} {rise:+.1%}")
+    return f"not settled, the last epoch brought {' and '.join(found)}" if found else ""
+
+
+def _differences(tables: Tables, *pairs: tuple[dict, dict]) -> Finding:
+    """Top-1 of the left minus that of the right networks of each pair."""
+    values, undecided = {}, {}
+    for left, right in pairs:
+        name = f"{left['method']}{'' if left['masked'] else ' (unmasked)'} - {right['method']}"
+        values[name] = comparisons.difference(tables["accuracy"], left, right)
+        if not math.isnan(values[name].value) and (rising := _rising(tables, left, right)):
+            undecided[name] = rising
+    return Finding(values, undecided, f"rate {pairs[0][0]['rate']:g}, {pairs[0][0]['epochs']:g} epochs")
+
+
+def _connection(tables: Tables, masked: bool) -> Finding:
+    pruned = _most_pruned(tables, "connection_l1", masked)
+    found = _differences(tables, (pruned, _most_pruned(tables, DENSE)))
+    zeros = pick(tables["accuracy"], **pruned).conv_sparsity.mean()
+    return Finding(found.estimates, found.undecided, f"{found.note}, {zeros:.1%} of the conv weights are zero")
+
+
+def _minus_one_shot(tables: Tables, *schedules: str) -> Finding:
+    """Top-1 of other schedules minus one-shot, mean over methods and rates; pairs at chance are left out."""
+    values, undecided, budget = {}, {}, _budget(tables)
+    notes = [f"{budget:g} epochs"]
     for schedule in schedules:
-        ends = ["", "_one_shot"]
-        pairs = pick(accuracy, schedule=schedule, epochs=budget).merge(pick(accuracy, schedule="one_shot"), on=keys, suffixes=ends)
-        ...
+        rows = _schedule_pairs(tables, schedule)
+        sides = {"schedule": schedule}, {"schedule": "one_shot"}
+        means = rows.groupby(["schedule", "seed", "epochs"], as_index=False)[["top1", "n"]].mean()
+        means = means.assign(method="all", rate=0.0, masked=True, weights="trained")
+        by_epochs = {epochs: comparisons.difference(one, *sides) for epochs, one in means.groupby("epochs")}
+        values[schedule] = by_epochs.pop(budget, NONE)
+        notes += [f"{schedule} at {epochs:g} epochs {found:+.1%}" for epochs, found in by_epochs.items()]
+        course = tables.get("epochs", rows[:0]).merge(pick(rows, epochs=budget)[FIELDS])
+        if rising := _rising({"epochs": course}, *sides):
+            undecided[schedule] = rising
+    return Finding(values, undecided, "; ".join(notes))
+
+
+def _schedule_pairs(tables: Tables, schedule: str) -> pd.DataFrame:
+    """Accuracy of networks of a schedule and their one-shot partners, of which at least one is above chance."""
+    keys = [field for field in FIELDS if field != "schedule"]
+    rows = pick(tables["accuracy"], schedule=(schedule, "one_shot")).drop_duplicates(FIELDS)
+    rows = rows[rows.groupby(keys).schedule.transform("nunique") == 2]
+    keys.remove("seed")
+    return rows[rows.groupby(keys).top1_low.transform("max") > _chance(tables)]
 
 
 def _chance(tables: Tables) -> float:
+    """Top-1 of guessing among the data's classes."""
     return 1 / tables["classes"].output.nunique()
 
 
-# --------------------------------------------------------------------------------------------------- C4 to C6, units
+# ---------------------------------------------------------------------------------------------------- C4 to C6, units
+
+_UNITS = ("accuracy", "classes", "units.mis")
+
+
+@claim("C4", "MIS does not change with the rate (share of the way from random to dense, per unit of rate)",
+       "equivalent", "slope", "06_slopes", f"r = {_paper(measure='rate_mis_r')[0]:.2f}, 8 series pooled, 40 networks",
+       "+.0%", _UNITS)  # fmt: skip
+def c4(tables: Tables) -> Finding:
+    """Same live units, networks above chance; over seeds, or with one seed over units."""
+    found = slopes(_above_chance(tables), "mis")
+    means = network_means(tables["units"], "mis")
+    way = tables["units"].attrs.get("way") or dense(means).mis.mean() - _random(means).mis.mean()
+    if way <= 0:
+        return Finding({"": NONE}, {"": "no way from random to dense: random networks score as high"})
+    values, freedom = {}, math.inf
+    for row in found.itertuples():
+        seeds = [slope for slope in row.seeds if not math.isnan(slope)]
+        slope = mean(seeds, "seeds") if len(seeds) > 1 else Estimate.of(row)
+        freedom = min(freedom, len(seeds) - 1) if len(seeds) > 1 else freedom
+        values[row.series] = Estimate(slope.value / way, slope.low / way, slope.high / way, slope.over)
+    return Finding(values, freedom=freedom)
+
+
+@claim("C5", "networks at chance, not retrained, keep more than half of the dense network's MIS above random networks'",
+       "above", 0.5, "05_mis_by_rate", "{:.2f} and {:.2f} at 0.8, unpruned 0.70".format(
+           *_paper(measure="mean_mis", schedule="none", rate=0.8)), ".0%", _UNITS)  # fmt: skip
+def c5(tables: Tables) -> Finding:
+    means = network_means(tables["units"], "mis")
+    lost = means.drop(above_chance(tables["accuracy"], means, _chance(tables)).index)
+    lost = average_seeds(pick(lost[lost.rate > 0], schedule="none"))
+    share = share_between(lost.mis, _random(means).mis, dense(means).mis.mean(), "methods and rates")
+    if dense(means).mis.mean() <= _random(means).mis.mean():
+        return Finding({"": share}, {"": "no way from random to dense: random networks score as high"})
+    return _at_least(8, len(lost), "unretrained methods and rates at chance", share)
+
+
+@claim("C6a", "outputs have lower MIS than convs", "positive", "mis", "05_mis_by_layer",
+       "lower in every network, no number", needs=_UNITS)  # fmt: skip
+def c6a(tables: Tables) -> Finding:
+    gaps = output_gaps(working(_above_chance(tables)), "mis")
+    found = _at_least(100, len(gaps), "classes", mean(gaps.mean(axis=1), "classes"))
+    lower = f"lower in {(gaps.mean() > 0).sum()} of {gaps.shape[1]} configurations"
+    return Finding(found.estimates, found.undecided, lower)
+
+
+@claim("C6b", "class accuracy does not correlate with the MIS of the class's output", "unrelated", "correlation",
+       "06_class_accuracy", "no correlation, no number", "+.2f", (*_UNITS, "classes.top1"))  # fmt: skip
+def c6b(tables: Tables) -> Finding:
+    r = class_correlation(class_scores(_above_chance(tables), tables["classes"], "mis"), "mis")
+    return _at_least(93, r.n, "classes", r)
+
+
+def _above_chance(tables: Tables) -> pd.DataFrame:
+    return above_chance(tables["accuracy"], tables["units"], _chance(tables))
+
+
+def _random(table: pd.DataFrame) -> pd.DataFrame:
+    return pick(table, method=DENSE, weights="random")
+
+
+def _at_least(needed: int, found: int, what: str, estimate: Estimate) -> Finding:
+    """An estimate that decides nothing where it is over fewer than the number needed."""
+    return Finding({"": estimate}, {"": f"{found} {what}, at least {needed} are needed"} if 0 < found < needed else {})
+
+
+# ----------------------------------------------------------------------------------------------------- open questions
+
+
+@claim("Q1", "within layers, units of higher MIS tell a known concept better", "above", "correlation", "07_truth",
+       "left open", "+.2f", ("units.mis", "units.concept_selectivity"))  # fmt: skip
+def q1(tables: Tables) -> Finding:
+    """Ranks of the dense network's units; rivals beside it, but for measures that know the concepts themselves."""
+    units, out = dense(tables["units"]), ("rate", "position", "concept_selectivity", "dissection")
+    measures = [name for name in units.select_dtypes("float") if name not in out]
+    found = concept_agreement(units, measures, "concept_selectivity")
+    named = {row.measure: Estimate.of(row) for row in found.itertuples()}
+    mis, rivals = named.pop("mis"), ", ".join(f"{name} {r.value:+.2f}" for name, r in named.items())
+    return Finding({"": mis}, note=f"rivals: {rivals}")
+
+
+@claim("Q2", "another schedule is better than one-shot at equal epochs, method and rate", "any positive", "accuracy",
+       "07_iterative_minus_one_shot", "left open", "+.1%", ("accuracy", "classes"))  # fmt: skip
+def q2(tables: Tables) -> Finding:
+    return _minus_one_shot(tables, "iterative", "rewound")
+
+
+@claim("Q3", "outputs are low of themselves: lower than the convs of the last block", "positive", "mis",
+       "05_mis_by_layer", "left open", needs=_UNITS)  # fmt: skip
+def q3(tables: Tables) -> Finding:
+    gaps = output_gaps(working(_above_chance(tables)), "mis", last_block=True)
+    return Finding({"": mean(gaps.mean(axis=1), "classes")})

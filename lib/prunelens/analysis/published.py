@@ -34,10 +34,9 @@ COLUMNS = {"mis_confidence": "mis", "mean_mis_confidence": "mean_mis", "actual_c
 def headlines() -> pd.DataFrame:
     """The headline figures of both papers, one number a row.
 
-    Columns: method (`tf_inceptionv1` is the TensorFlow network that the pruning paper calls unpruned, `all` a number
-    about many networks), schedule, masked, optimizer, epochs (of retraining, in all), rate, conv_sparsity (share of
-    conv weights, when pruned), measure, value, source, note. Measures: top1 (of ImageNet's validation set), mean_mis
-    and mean_two_afc_accuracy (over units), rate_mis_r, mis_top1_r, mis_human_r (correlations).
+    Columns: method (tf_inceptionv1: the TensorFlow network that the pruning paper calls unpruned; all: many networks),
+    schedule, masked, optimizer, epochs (in all), rate, conv_sparsity (when pruned), measure (top1, mean_mis,
+    mean_two_afc_accuracy, and the correlations rate_mis_r, mis_top1_r, mis_human_r), value, source, note.
     """
     return pd.read_csv(HEADLINES, dtype={"epochs": "Int64", "note": str}).fillna({"note": ""})
 

@@ -16,10 +16,9 @@ from scipy import stats
 
 from prunelens import registry
 from prunelens.analysis import example
-from prunelens.analysis.estimates import Estimate, holm
+from prunelens.analysis.estimates import NONE, Estimate, holm
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
-COLUMNS = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure", "value", "low", "high", "over"]
 
 Tables = Mapping[str, pd.DataFrame]  # accuracy, epochs, units, classes, as `Study.tables` has them
 
@@ -51,28 +50,24 @@ class Finding:
 
 
 class Rule(NamedTuple):
-    """When an interval holds or fails against a margin m, a value's distance from a decision, and where it lies."""
+    """When an interval holds or fails against a margin m, a value's distance from a decision, and that in words."""
 
     holds: Callable[[Estimate, float], bool]
     fails: Callable[[Estimate, float], bool]
     distance: Callable[[float, float], float]
-    places: dict[str, str]
-
-
-def _places(*places: str) -> dict[str, str]:
-    return dict(zip((HOLDS, FAILS, UNDECIDED), places, strict=True))
+    words: tuple[str, str, str]  # where the interval is that holds, fails, decides nothing
 
 
 RULES = {
     "positive": Rule(lambda e, m: e.above(0), lambda e, m: e.below(m), lambda v, m: max(v, m - v),
-                     _places("above 0", "below {m}", "neither above 0 nor below {m}")),
+                     ("above 0", "below {m}", "neither above 0 nor below {m}")),
     "above": Rule(lambda e, m: e.above(m), lambda e, m: e.below(m), lambda v, m: abs(v - m),
-                  _places("above {m}", "below {m}", "on both sides of {m}")),
+                  ("above {m}", "below {m}", "on both sides of {m}")),
     "equivalent": Rule(lambda e, m: e.within(m), lambda e, m: e.above(m) or e.below(-m), lambda v, m: abs(abs(v) - m),
-                       _places("within ±{m}", "outside ±{m} (Holm)", "neither within nor outside ±{m}")),
+                       ("within ±{m}", "outside ±{m} (Holm)", "neither within nor outside ±{m}")),
     "unrelated": Rule(lambda e, m: e.within(m), lambda e, m: e.above(0) or e.below(0),
                       lambda v, m: max(abs(v), m - abs(v)),
-                      _places("within ±{m}", "not around 0", "around 0 but not within ±{m}")),
+                      ("within ±{m}", "not around 0", "around 0 but not within ±{m}")),
 }  # fmt: skip
 RULES["any positive"] = RULES["positive"]
 
@@ -89,7 +84,7 @@ class Claim:
         All comparisons have to hold, and one that fails is enough; of "any positive" one that holds is.
     margin: a field of `Margins`, or a number.
     figure: the figure that shows it; paper: the paper's numbers, as text; form: format of the estimates.
-    needs: tables without which it is not tested.
+    needs: tables ("accuracy") or columns ("units.mis") without which it is not tested.
     """
 
     name: str
@@ -113,76 +108,70 @@ class Claim:
     def row(self, function: Callable[[Tables], Any], tables: Tables, margins: Margins) -> dict[str, Any]:
         """The claim's row of `judge`."""
         margin = getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
-        given = all(name in tables and len(tables[name]) for name in self.needs)
-        found = _finding(function(tables)) if given else Finding({})
+        missing = [need for need in self.needs if not _has(tables, *need.split("."))]
+        found = Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
         each = self._verdicts(found, margin)
         order = [FAILS, UNTESTED, UNDECIDED, HOLDS] if self.rule != "any positive" else [HOLDS, UNDECIDED, FAILS]
         verdict = next((one for one in order if one in each.values()), UNTESTED)
         names = [name for name, one in each.items() if one == verdict]
-        shown = "; ".join(f"{name} {format(e, self.form)}".strip() for name, e in found.estimates.items())
-        first = found.estimates[names[0]] if names else Estimate(math.nan, math.nan, math.nan, "")
-        row = (self.name, self.statement, self.paper, shown or "-", verdict, self._why(found, names, verdict, margin),
-               self.figure, first.value, first.low, first.high, first.over)  # fmt: skip
-        return dict(zip(COLUMNS, row, strict=True))
+        first = found.estimates[names[0]] if names else NONE
+        shown = {name: format(e, self.form) for name, e in found.estimates.items() if not math.isnan(e.value)}
+        estimate = "; ".join(f"{name}: {text}".removeprefix(": ") for name, text in shown.items())
+        row = {"claim": self.name, "statement": self.statement, "paper": self.paper, "estimate": estimate or "-",
+               "verdict": verdict, "why": self._why(found, names, verdict, margin), "figure": self.figure}  # fmt: skip
+        return row | {"value": first.value, "low": first.low, "high": first.high, "over": first.over}
 
     def _verdicts(self, found: Finding, margin: float) -> dict[str, str]:
         """The verdict on each comparison."""
-        outside = _outside(found, margin) if self.rule == "equivalent" else set(found.estimates)
-        verdicts = {}
+        rule, verdicts = RULES[self.rule], {}
+        outside = _outside(found, margin) if self.rule == "equivalent" else found.estimates
         for name, estimate in found.estimates.items():
-            if math.isnan(estimate.value):
-                verdicts[name] = UNTESTED
-            elif name in found.undecided or math.isnan(estimate.low):
+            if name in found.undecided:
                 verdicts[name] = UNDECIDED
-            elif RULES[self.rule].holds(estimate, margin):
+            elif math.isnan(estimate.value):
+                verdicts[name] = UNTESTED
+            elif rule.holds(estimate, margin):
                 verdicts[name] = HOLDS
             else:
-                fails = name in outside and RULES[self.rule].fails(estimate, margin)
-                verdicts[name] = FAILS if fails else UNDECIDED
+                verdicts[name] = FAILS if rule.fails(estimate, margin) and name in outside else UNDECIDED
         return verdicts
 
     def _why(self, found: Finding, names: list[str], verdict: str, margin: float) -> str:
         """The reasons of the comparisons that have the verdict, equal ones once."""
         if verdict == UNTESTED:
-            return found.note or "there are no networks for it"
+            return found.note if found.note and not found.estimates else "there are no networks for it"
         reasons: dict[str, list[str]] = {}
         for name in names:
             reason = found.undecided.get(name) or self._reason(found.estimates[name], verdict, margin)
             reasons.setdefault(reason, []).append(name)
         alone = len(reasons) == 1 and len(names) == len(found.estimates)
-        parts = list(reasons) if alone else [f"{reason}: {', '.join(who)}" for reason, who in reasons.items()]
+        parts = list(reasons) if alone else [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]
         return "; ".join([*parts, found.note] if found.note else parts)
 
     def _reason(self, estimate: Estimate, verdict: str, margin: float) -> str:
         """Where the interval lies, what it is over, and how many times as much of that would decide."""
         if math.isnan(estimate.low):
             return f"no interval from {estimate.over}"
-        shown = format(margin, self.form.lstrip("+"))
-        reason = f"interval over {estimate.over} is {RULES[self.rule].places[verdict].format(m=shown)}"
-        if verdict == HOLDS and RULES[self.rule] is RULES["positive"] and estimate.below(margin):
+        rule, shown = RULES[self.rule], format(margin, self.form.lstrip("+"))
+        place = rule.words[[HOLDS, FAILS, UNDECIDED].index(verdict)].format(m=shown)
+        reason = f"interval over {estimate.over} is {place}"
+        if verdict == UNDECIDED:
+            times = ((estimate.high - estimate.low) / 2 / max(rule.distance(estimate.value, margin), 1e-9)) ** 2
+            return f"{reason}; {'over 100' if times > 100 else f'about {max(times, 1.1):.1f}'} times as many would do"
+        if verdict == HOLDS and rule is RULES["positive"] and estimate.below(margin):
             return f"{reason}, though below {shown}, which counts as practically none"
-        if verdict != UNDECIDED:
-            return reason
-        distance = max(RULES[self.rule].distance(estimate.value, margin), 1e-9)
-        times = ((estimate.high - estimate.low) / 2 / distance) ** 2
-        return f"{reason}; {'more than 100' if times > 100 else f'about {max(times, 1.1):.1f}'} times as many would do"
+        return reason
 
 
 def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:
-    """Judge claims by a study's tables.
+    """Judge claims by a study's tables, as far as these are there.
 
-    Args:
-        tables: accuracy, epochs, units, classes, as far as they are there.
-        claims: names of built-ins or import paths; None: all built-ins.
-        margins: anything with the fields of `Margins`, such as the profile's section; None: its defaults.
-
-    Returns:
-        A row per claim: claim, statement, paper, estimate (in words), verdict, why, figure; value, low, high and over
-        of the first comparison that has the verdict.
+    claims: names of built-ins or import paths; None: all built-ins. margins: anything with the fields of `Margins`.
+    Returns: claim, statement, paper, estimate (in words), verdict, why, figure; value, low, high and over of the first
+    comparison that has the verdict.
     """
-    names = registry.built_ins("claim") if claims is None else claims
-    parts = [registry.find("claim", name) for name in names]
-    return pd.DataFrame([part.claim.row(part, tables, margins or Margins()) for part in parts], columns=COLUMNS)
+    parts = [registry.find("claim", name) for name in (registry.built_ins("claim") if claims is None else claims)]
+    return pd.DataFrame([part.claim.row(part, tables, margins or Margins()) for part in parts])
 
 
 def check_claim(name: str) -> None:
@@ -226,6 +215,10 @@ def judge_folder(folder: Path) -> pd.DataFrame:
     asked = json.loads((folder / "evidence" / "claims.json").read_text())
     tables = {file.stem: pd.read_parquet(file) for file in (folder / "evidence").glob("*.parquet")}
     return judge(tables, asked["claims"], Margins(**asked["margins"]))
+
+
+def _has(tables: Tables, name: str, column: str = "") -> bool:
+    return name in tables and len(tables[name]) > 0 and (not column or column in tables[name])
 
 
 def _finding(found: object) -> Finding:

@@ -182,7 +182,7 @@ def pruned(pipeline: Pipeline, variant: Variant) -> Arrays:
     kept = [masks.get(f"{layer}.weight", torch.ones(1, 1, 1, 1)).float() for layer in layers]
     example = kept[list(layers).index(example_layer(pipeline))]
     return {
-        "sparsity": np.array([1 - mask.mean().item() for mask in kept]),
+        "sparsity": np.array([1 - mask.double().mean().item() for mask in kept]),
         "kernels": example.mean((2, 3)).numpy(),
     }
 
@@ -364,7 +364,11 @@ def costs(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
     from prunelens.networks import costs as measured
     from prunelens.pruning.masks import sparsity
 
-    ours, pixels, repeats = networks.architecture(pipeline), pipeline.profile.data.size, pipeline.profile.latency_repeats
+    ours, pixels, repeats = (
+        networks.architecture(pipeline),
+        pipeline.profile.data.size,
+        pipeline.profile.latency_repeats,
+    )
     masked = network(pipeline, variant)
     forms = {
         "dense": network(pipeline, pipeline.dense),
@@ -372,7 +376,7 @@ def costs(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
         "compact": compaction.compact(ours, masked, pixels),
     }
     sizes = pd.DataFrame(
-        {"form": form, "conv_sparsity": sparsity(ours, found)["conv_sparsity"], **measured.size(ours, found, pixels)}
+        {"form": form, "conv_sparsity": sparsity(ours, found)["conv_sparsity"], **measured.costs(ours, found, pixels)}
         for form, found in forms.items()
     )
     latencies = [

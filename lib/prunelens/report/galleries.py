@@ -18,13 +18,16 @@ def _grid(
     images: Sequence[Sequence[Image | None]], rows: Sequence[str], columns: Sequence[str], side: float, title: str,
     captions: Sequence[Sequence[str]] = (), widths: Sequence[float] = (), below: float = 0.05,
 ) -> tuple[Figure, np.ndarray]:  # fmt: skip
-    """Images in rows and columns with their names. side: inches of a row's height; widths: of columns; below: a row."""
-    wide = len(widths) or max(len(row) for row in images)
-    ratios = widths or [1] * wide
-    height = 0.1 + 0.17 * bool(columns) + len(images) * (side + below)
-    figure, axes = canvas(len(images), wide, height, title, width_ratios=ratios)
+    """Images in rows and columns with their names.
+
+    side: inches of a square image's side; widths: of columns, in sides; below: inches below a row.
+    """
+    widths = widths or [1] * max(len(row) for row in images)
+    left = 0.15 + 0.065 * max(len(line) for name in rows for line in name.splitlines())
+    width, height = left + sum(widths) * (side + 0.03), 0.2 * bool(columns) + len(images) * (side + below)
+    figure, axes = canvas(len(images), len(widths), height, title, width, width_ratios=widths)
     for row, shown, name in zip(axes, images, rows, strict=True):
-        for axis, image in zip(row, [*shown, *[None] * wide], strict=False):
+        for axis, image in zip(row, [*shown, *[None] * len(widths)], strict=False):
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             axis.spines[:].set_visible(False)
@@ -40,9 +43,9 @@ def _grid(
     return figure, axes
 
 
-def strip(images: np.ndarray, columns: int, gap: int = 2) -> Image:
-    """Images side by side in rows of so many columns, with white gaps."""
-    rows = max(1, -(-len(images) // columns))
+def strip(images: np.ndarray, columns: int, rows: int = 0, gap: int = 2) -> Image:
+    """Images side by side in (at least so many) rows of so many columns, with white gaps."""
+    rows = max(1, rows, -(-len(images) // columns))
     white = 255 if images.dtype == np.uint8 else 1.0
     padded = np.pad(images, ((0, rows * columns - len(images)), (gap, 0), (gap, 0), (0, 0)), constant_values=white)
     n, height, width, _ = padded.shape
@@ -50,12 +53,17 @@ def strip(images: np.ndarray, columns: int, gap: int = 2) -> Image:
 
 
 def image_samples(
-    images: np.ndarray, labels: np.ndarray, names: Sequence[str], per_class: int = 12, classes: int = 10, title: str = ""
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    per_class: int = 12,
+    classes: int = 10,
+    title: str = "",
 ) -> Figure:
     """The first images of the first classes, one row per class."""
     shown = [np.flatnonzero(labels == index)[:per_class] for index in range(len(names))][:classes]
     strips = [[strip(images[chosen], per_class)] for chosen in shown]
-    return _grid(strips, names[:classes], (), (WIDTH - 0.9) / per_class, title)[0]
+    return _grid(strips, names[:classes], (), (WIDTH - 1) / per_class, title, widths=[per_class], below=0.02)[0]
 
 
 class Task(NamedTuple):
@@ -112,25 +120,18 @@ def unit_rows(
     tall = max((len(cell.top) for row in cells for cell in row if cell.top is not None), default=1)
     rows, captions = [], []
     for row in cells:
-        natural = [[None if side is None else _column(side, tall) for side in (c.top, c.bottom)] for c in row]
-        rows.append([image for c, beside in zip(row, natural, strict=True) for image in (c.picture, *beside)])
-        captions.append([words for cell in row for words in (cell.caption, "", "")])
-    side = min(1.5, 11 / len(networks) / (1 + 2 / tall))
-    columns = [name for network in networks for name in (network, "top", "low")]
-    figure, axes = _grid(rows, units, columns, side, title, captions, [1, 1 / tall, 1 / tall] * len(networks), 0.2)
-    figure.set_figwidth(max(WIDTH, 0.6 + len(networks) * (side * (1 + 2 / tall) + 0.1)))
-    for axis in (*axes[0, 1::3], *axes[0, 2::3]):
+        natural = [[None if side is None else strip(side, 1, tall) for side in (c.top, c.bottom)] for c in row]
+        rows.append([image for c, beside in zip(row, natural, strict=True) for image in (c.picture, *beside, None)])
+        captions.append([words for cell in row for words in (cell.caption, "", "", "")])
+    widths = [1, 1 / tall, 1 / tall, 0.06] * len(networks)
+    columns = [name for network in networks for name in (network, "top", "low", "")]
+    figure, axes = _grid(rows, units, columns, min(1.5, 11 / sum(widths)), title, captions, widths, 0.2)
+    for axis in (*axes[0, 1::4], *axes[0, 2::4]):
         axis.title.set_fontsize(6)
-    for axis, cell in zip(axes[:, ::3].flat, [cell for row in cells for cell in row], strict=True):
+    for axis, cell in zip(axes[:, ::4].flat, [cell for row in cells for cell in row], strict=True):
         if cell.picture is None:
             _dead(axis)
     return figure
-
-
-def _column(images: np.ndarray, rows: int) -> Image:
-    white = 255 if images.dtype == np.uint8 else 1.0
-    missing = np.full((rows - len(images), *images.shape[1:]), white, images.dtype)
-    return strip(np.concatenate([images, missing]), 1)
 
 
 def _dead(axis: Axes) -> None:
@@ -143,7 +144,7 @@ def atlas(
     pictures: Sequence[np.ndarray], blocks: Sequence[str], captions: Sequence[Sequence[str]], title: str = ""
 ) -> Figure:
     """Blocks of a network as rows of its units' pictures: for each block (units, h, w, 3), and a caption each."""
-    side = min(1.6, (WIDTH - 0.6) / max(len(row) for row in pictures))
+    side = min(1.3, (WIDTH - 0.8) / max(len(row) for row in pictures))
     return _grid(pictures, blocks, (), side, title, captions, below=0.16)[0]
 
 
@@ -162,7 +163,7 @@ def atlas_page(units: Sequence[Page], columns: int = 3, title: str = "") -> Figu
     """One row per unit: three pictures, and natural images in squares of `columns` a side."""
     rows = [[*unit[1:4], *(strip(side[: columns**2], columns) for side in unit[4:])] for unit in units]
     titles = ("excites", "excites, natural", "inhibits", "most activating", "least activating")
-    return _grid(rows, [unit.heading for unit in units], titles, (WIDTH - 0.9) / 5, title)[0]
+    return _grid(rows, [unit.heading for unit in units], titles, (WIDTH - 1) / 5, title)[0]
 
 
 def seen_through(images: np.ndarray, opacity: np.ndarray) -> np.ndarray:

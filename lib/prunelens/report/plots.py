@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from prunelens.analysis.estimates import mean
+from prunelens.analysis.estimates import Estimate, mean
 from prunelens.report import style
 from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need, panels
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
@@ -26,7 +26,9 @@ LAYERS = "layer, labelled where a block begins"
 def estimates(
     table: pd.DataFrame,
     xlabel: str,
-    zero: float | None = 0.0,
+    row: str = "row",
+    panel: str = "panel",
+    zero: float = 0.0,
     margin: float = 0.0,
     form: str = "+.3f",
     shared: bool = True,
@@ -34,41 +36,48 @@ def estimates(
 ) -> Figure:
     """Estimates with their 95 % intervals, a row each: the plot of all differences, slopes and correlations.
 
-    table: value, low, high; row (its name) or else fields of networks, which give color and marker too. Further
-    columns: panel (the same rows in each), seeds (values of single seeds, drawn as dots). A single panel has the
-    numbers beside it. margin: half the width of a grey band around `zero`. shared: one scale for all panels.
+    table: value, low, high; fields of networks, which give color and marker, and names where there is no column `row`.
+    Further columns: `panel` (a panel for each of its values), against (what was subtracted), seeds (values of single
+    seeds, dots where the interval is over seeds), n. A single panel has the numbers beside it.
+    zero: where a line is; margin: half the width of a grey band around it. shared: one scale for all panels.
     """
     table = need(table, "value", "low", "high").dropna(subset="value")
-    table = table.assign(row=table["row"] if "row" in table else style.names(table))
-    table = table.assign(panel=table.panel if "panel" in table else "")
-    rows, parts = list(table.row.unique()), list(table.panel.unique())
-    labels = [fill(row, 40) for row in rows]
+    table = table.assign(_row=_rows(table, row), _panel=table[panel].map(style.label) if panel in table else "")
+    rows, parts = list(table._row.unique()), list(table._panel.unique())
+    labels = [fill(name, 40) for name in rows]
     high = 0.65 + sum(0.13 + 0.14 * (1 + name.count("\n")) for name in labels)
     figure, axes = canvas(1, len(parts), high, title, sharey=True, sharex=shared)
     for axis, part in zip(axes[0], parts, strict=True):
-        if zero is not None:
-            axis.axvspan(zero - margin, zero + margin, color="#EEEEEE", zorder=0, linewidth=0)
-            axis.axvline(zero, color=PALE, linewidth=0.8, zorder=1)
-        for _, one in table[table.panel == part].iterrows():
-            y = rows.index(one["row"])
-            look = style.look_of(one) if one.get("method") else Look(INK, "D", "")
+        axis.axvspan(zero - margin, zero + margin, color="#EEEEEE", zorder=0, linewidth=0)
+        axis.axvline(zero, color=PALE, linewidth=0.8, zorder=1)
+        for _, one in table[table._panel == part].iterrows():
+            y, look = rows.index(one._row), style.look(one) if one.get("method") else Look(INK, "D", "")
             interval(axis, [y], one.to_frame().T, look, across=True, clip_on=False)
-            if len(dots := np.atleast_1d(one.get("seeds", []))) > 1:
+            if "seed" in one.get("over", "") and len(dots := one.get("seeds", [])) > 1:
                 axis.scatter(dots, [y + 0.27] * len(dots), s=7, color=look.color, alpha=0.55, linewidths=0)
             if len(parts) == 1:
-                axis.annotate(_numbers(one, form), (1.02, y), xycoords=("axes fraction", "data"), va="center",
-                              fontsize=8, annotation_clip=False)  # fmt: skip
+                words = format(Estimate(one.value, one.low, one.high), form).removesuffix(" (no interval)")
+                words = words.replace("-", "\N{MINUS SIGN}") + (f", n = {one.n:.0f}" if "n" in one else "")
+                axis.annotate(words, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
         axis.set(ylim=(len(rows) - 0.4, -0.6), title=fill(part, 60 // len(parts)))
-        axis.xaxis.set_major_locator(MaxNLocator(5 if len(parts) == 1 else 3))
+        axis.xaxis.set_major_locator(MaxNLocator(5 if len(parts) == 1 else 3, steps=[1, 2, 5, 10]))
+        if form.endswith("%"):
+            axis.xaxis.set_major_formatter(PercentFormatter(1))
         axis.grid(False, axis="y")
     axes[0, 0].set_yticks(range(len(rows)), labels)
     figure.supxlabel(xlabel, fontsize=9)
     return figure
 
 
-def _numbers(row: pd.Series, form: str) -> str:
-    text = f"{row.value:{form}}" + (f" ({row.low:{form}} to {row.high:{form}})" if np.isfinite(row.low) else "")
-    return text.replace("-", "\N{MINUS SIGN}") + (f", n = {row.n:.0f}" if "n" in row else "")
+def _rows(table: pd.DataFrame, row: str) -> list[str]:
+    """Names of rows; names of methods and measures in them become labels."""
+    if row not in table:
+        usual = {"True": "masked", "trained": "trained weights", **style.SCHEDULES}
+        minus = [usual.get(name, style.label(name)) for name in table.get("against", ())]
+        names = style.names(table)
+        return [f"{name} \N{MINUS SIGN} {other}" for name, other in zip(names, minus, strict=True)] if minus else names
+    split = table[row].str.partition(",")
+    return [style.label(first) + comma + rest for first, comma, rest in split.itertuples(index=False)]
 
 
 # ---------------------------------------------------------------------------------------------------- values by rate
@@ -77,11 +86,10 @@ def _numbers(row: pd.Series, form: str) -> str:
 def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title: str = "") -> Figure:
     """Means over seeds against the pruning rate, a panel for networks as pruned and one for retrained ones.
 
-    table: fields and `value`; with a row per unit, live units are averaged first. Points are joined by lines where a
-    method has three rates. Horizontal lines are dense networks, in the first panel also those of random weights.
+    table: fields and `value`, a row per network. Points are joined by lines where a method has three rates. Horizontal
+    lines are dense networks, in the first panel also those of random weights.
     """
-    per_unit, table = "unit" in table, per_network(need(table, *FIELDS, value), value)
-    dense, retrained = table.method == DENSE, table.schedule.isin(RETRAINED)
+    dense, retrained = need(table, *FIELDS, value).method == DENSE, table.schedule.isin(RETRAINED)
     unpruned = dense & (table.schedule == "none") & (table.weights == "trained")
     parts = {"as pruned": ~retrained, "retrained": retrained | unpruned}
     parts = {part: chosen for part, chosen in parts.items() if (chosen & ~dense).any()}
@@ -95,25 +103,19 @@ def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title:
             handles.append(Line2D([], [], color=look.color, linestyle=look.line, label=look.label))
         groups = [(look, over_seeds(rows, "rate", value)) for look, rows in style.series(table[~dense & chosen])]
         lines = any(len(means) > 2 for _, means in groups)
-        wide = min(np.diff(rates), default=0.2) * (0.15 if lines else 0.55)
+        wide = min(np.diff(rates), default=0.2) * (0.2 if lines else 0.8)
         for aside, (look, means) in zip(np.linspace(-wide, wide, len(groups) + 2)[1:-1] / 2, groups, strict=True):
             look = look if len(means) > 2 else look._replace(line="none")
             interval(axis, means.rate + aside, means, look, linestyle=look.line)  # aside: bars hide no bars
             handles.append(look)
         axis.set(title=part if len(parts) > 1 else "", xlabel=style.label("rate"))
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axis.set_xlim(rates[0] - 0.7 * wide, rates[-1] + 0.7 * wide)
         axis.grid(False, axis="x")
-    axes[0, 0].set_ylabel(style.label(value) + (", mean of units" if per_unit else ""))
+    axes[0, 0].set_ylabel(style.label(value))
     legend(figure, handles + frame(axes[0], value, chance))
     figure.bars = SEEDS
     return figure
-
-
-def per_network(table: pd.DataFrame, *values: str) -> pd.DataFrame:
-    """Means of values over the live units of every network. A table without units is returned as it is."""
-    if "unit" not in table:
-        return table
-    return table[table.alive.astype(bool)].groupby(FIELDS, sort=False, as_index=False)[[*values]].mean()
 
 
 def over_seeds(rows: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
@@ -128,15 +130,15 @@ def learning_curves(table: pd.DataFrame, title: str = "") -> Figure:
     table: fields, epoch, top1, loss. Each seed is a thin line, their mean a thick one.
     """
     dense = need(table, *FIELDS, "epoch", "top1", "loss").method == DENSE
-    rates, handles = sorted(table.rate[~dense].unique()) or [0.0], []
+    rates, handles, few = sorted(table.rate[~dense].unique()) or [0.0], [], table.epoch.max() < 6
     figure, axes = canvas(2, len(rates), 4.4, title, sharex=True, sharey="row")
     for row, value in zip(axes, ("top1", "loss"), strict=True):
         for axis, rate in zip(row, rates, strict=True):
             for look, rows in style.series(table[dense | (table.rate == rate)]):
                 for _, one in rows.groupby("seed") if rows.seed.nunique() > 1 else ():
                     axis.plot(one.epoch, one[value], look.line, color=look.color, linewidth=0.6, alpha=0.5)
-                axis.plot(rows.groupby("epoch")[value].mean().dropna(), look.line, **look.marks, markersize=4)
-                handles.append(look)
+                handles.append(look if few else look._replace(marker=""))
+                axis.plot(rows.groupby("epoch")[value].mean().dropna(), look.line, **handles[-1].marks)
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         row[0].set_ylabel(style.label(value))
     for axis, rate in zip(axes[0], rates, strict=True):
@@ -150,34 +152,25 @@ def learning_curves(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def sparsity_bars(table: pd.DataFrame, title: str = "") -> Figure:
-    """Sparsity after retraining against the nominal rate (black line), of prunable weights and of all parameters.
+    """Sparsity of prunable weights against the nominal rate (black line): as pruned (outline) and retrained (filled).
 
-    table: fields, mask_sparsity (outlines: as pruned), conv_sparsity and total_sparsity (filled). An outline without
-    filling is a network whose pruned weights have grown back.
+    table: fields, mask_sparsity, conv_sparsity. An outline without filling is a network whose weights grew back.
     """
-    table = need(table, *FIELDS, "mask_sparsity", "conv_sparsity", "total_sparsity")
-    table = table[table.rate > 0]
+    table = need(table, *FIELDS, "mask_sparsity", "conv_sparsity").query("rate > 0")
     rates, groups = sorted(table.rate.unique()), style.series(table)
-    figure, axes = canvas(1, 2, 3.1, title, sharey=True)
-    wide = 0.8 / len(groups)
-    for axis, value in zip(axes[0], ("conv_sparsity", "total_sparsity"), strict=True):
-        for i, (look, rows) in enumerate(groups):
-            means = rows.groupby("rate")[[value, "mask_sparsity"]].mean().reindex(rates)
-            places = np.arange(len(rates)) + (i - (len(groups) - 1) / 2) * wide
-            axis.bar(places, means[value], wide * 0.84, color=look.color)
-            if value == "conv_sparsity":
-                axis.bar(places, means.mask_sparsity, wide * 0.84, facecolor="none", edgecolor=look.color)
-        axis.hlines(rates, np.arange(len(rates)) - 0.45, np.arange(len(rates)) + 0.45, color=INK, linewidth=1.2)
-        axis.set(title=style.label(value), xlabel=style.label("rate"))
-        axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-        axis.grid(False, axis="x")
-    axes[0, 0].set(ylabel="share of weights that are 0", ylim=(0, 1))
-    meaning = [
-        Line2D([], [], color=INK, linewidth=1.2, label="nominal rate"),
-        Patch(facecolor="none", edgecolor=PALE, label="as pruned"),
-        Patch(color=PALE, label="after retraining"),
-    ]
-    legend(figure, [*(Patch(color=look.color, label=look.label) for look, _ in groups), *meaning])
+    figure, axes = canvas(1, 1, 2.9, title)
+    axis, wide = axes[0, 0], 0.8 / len(groups)
+    for aside, (look, rows) in zip(np.arange(len(groups)) - (len(groups) - 1) / 2, groups, strict=True):
+        means = rows.groupby("rate")[["conv_sparsity", "mask_sparsity"]].mean().reindex(rates)
+        places = np.arange(len(rates)) + aside * wide
+        axis.bar(places, means.conv_sparsity, wide * 0.84, color=look.color)
+        axis.bar(places, means.mask_sparsity, wide * 0.84, facecolor="none", edgecolor=look.color)
+    axis.hlines(rates, np.arange(len(rates)) - 0.45, np.arange(len(rates)) + 0.45, color=INK, linewidth=1.2)
+    axis.set(ylabel="share of weights that are 0", xlabel=style.label("rate"), ylim=(0, 1))
+    axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    axis.grid(False, axis="x")
+    outline = Patch(facecolor="none", edgecolor=PALE, label="as pruned")
+    legend(figure, [*(Patch(color=look.color, label=look.label) for look, _ in groups), outline])
     return figure
 
 
@@ -186,7 +179,7 @@ def mask_images(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
     figure, axes = panels(len(kernels), 4, 2.1, title, "input channel", "output channel")
     for axis, (method, kept) in zip(axes, kernels.items(), strict=True):
         picture = axis.imshow(kept, "Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axis.set_title(fill(style.look(method).label, 84 // min(4, len(axes))))
+        axis.set_title(fill(style.label(method), 80 // min(4, len(axes))))
         axis.grid(False)
     figure.colorbar(picture, ax=axes, label="kept share of the kernel", aspect=30)
     return figure
@@ -222,8 +215,8 @@ def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
         grid = rows.pivot_table(index="position", columns="rate", values="kept")
         grid = grid.reindex(sorted(table.position.unique()))
         picture = axis.imshow(grid, "viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title("\n".join([fill(style.look(method).label, 84 // len(scans)), *source]), fontsize=8)
-        shown = range(0, grid.shape[1], max(1, grid.shape[1] // 4))
+        axis.set_title("\n".join([fill(style.label(method), 84 // len(scans)), *source]), fontsize=8)
+        shown = range(0, grid.shape[1], -(-grid.shape[1] * len(scans) // 15))
         axis.set_xticks(shown, [f"{grid.columns[i]:g}" for i in shown], fontsize=7.5)
         axis.grid(False)
     places, blocks = style.block_ticks(table)
@@ -237,23 +230,23 @@ def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
 # ---------------------------------------------------------------------------------------------------- what it costs
 
 
-def pareto(table: pd.DataFrame, cost: str, title: str = "") -> Figure:
+def pareto(table: pd.DataFrame, cost: str = "pflops", title: str = "") -> Figure:
     """Top-1 against a cost, a point per configuration (mean over seeds) and a panel per rate; dense networks in all.
 
     table: fields, top1, `cost`. Grey steps join the pruned networks that no cheaper one beats.
     """
-    table, handles = need(table, *FIELDS, "top1", cost), []
-    rates = sorted(table.rate[table.method != DENSE].unique())
+    dense, handles = need(table, *FIELDS, "top1", cost).method == DENSE, []
+    rates = sorted(table.rate[~dense].unique())
     figure, axes = canvas(1, len(rates), 3.3, title, sharey=True)
     for axis, rate in zip(axes[0], rates, strict=True):
-        pruned = table[(table.rate == rate) & (table.method != DENSE)]
-        for look, rows in style.series(pd.concat([table[table.method == DENSE], pruned])):
+        for look, rows in style.series(table[dense | (table.rate == rate)]):
             means = over_seeds(rows, cost, "top1")
             interval(axis, means[cost], means, look)
             handles.append(look._replace(line="none"))
-        front = pruned.groupby(CONFIGURATION)[[cost, "top1"]].mean().groupby(cost).top1.max().cummax()
+        front = table[~dense & (table.rate == rate)].groupby(CONFIGURATION)[[cost, "top1"]].mean()
+        front = front.groupby(cost).top1.max().cummax()
         axis.step(front.index, front, where="post", color=INK, linewidth=4, alpha=0.15, zorder=0)
-        axis.set_title(f"rate {rate:g}")
+        axis.set(title=f"rate {rate:g}", xlim=(0, 1.08 * table[cost].max()))
         axis.xaxis.set_major_locator(MaxNLocator(4))
     axes[0, 0].set_ylabel(style.label("top1"))
     figure.supxlabel(style.label(cost), fontsize=9)
@@ -265,19 +258,17 @@ def pareto(table: pd.DataFrame, cost: str, title: str = "") -> Figure:
 def speedups(table: pd.DataFrame, title: str = "") -> Figure:
     """Measured speed-up over the dense network of masked and compact networks, and what their MACs would allow.
 
-    table: fields, form ("masked", "compact"; others are left out), batch_size, speedup, speedup_low, speedup_high (least
-    and most of the rounds), allowed.
+    table: fields, form, batch_size, speedup, speedup_low and speedup_high (least and most of the rounds), allowed.
     """
     table = need(table, *FIELDS, "form", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed")
-    table = table[table.form.isin(["masked", "compact"])].sort_values("batch_size", kind="stable")
-    names = style.names(table)
-    table = table.assign(row=[f"{name}: {form}" for name, form in zip(names, table.form, strict=True)])
-    table = table.assign(panel="batch of " + table.batch_size.astype(str))
-    measured = table.rename(columns={"speedup": "value", "speedup_low": "low", "speedup_high": "high"})
-    figure = estimates(measured, "speed-up over the dense network", zero=1.0, form=".2f", title=title)
-    rows = list(table.row.unique())
-    for axis, (_, same) in zip(figure.axes, table.groupby("batch_size"), strict=True):
-        axis.plot(same.allowed, [rows.index(row) for row in same.row], "x", color=INK, markersize=6, zorder=4)
+    rows = [f"{name}, {form}" for name, form in zip(style.names(table), table.form, strict=True)]
+    panel = "batch of " + table.batch_size.astype(str)
+    measured = {"speedup": "value", "speedup_low": "low", "speedup_high": "high"}
+    shown = table.assign(row=rows, panel=panel).rename(columns=measured)
+    figure = estimates(shown, "speed-up over the dense network", zero=1.0, form=".2f", title=title)
+    order = list(dict.fromkeys(rows))
+    for axis, (_, same) in zip(figure.axes, shown.groupby("panel", sort=False), strict=True):
+        axis.plot(same.allowed, [order.index(row) for row in same["row"]], "x", color=INK, zorder=4)
     legend(figure, [Look(INK, "x", "what the multiplications left would allow", "none")])
     figure.bars = "Bars: least and most of the rounds of timing."
     return figure

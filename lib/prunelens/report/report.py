@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
@@ -18,6 +19,10 @@ from prunelens.store import atomic, write_text
 from prunelens.variants import FIELDS
 
 NUMBERS = ["value", "low", "high"]
+SHOWN = """\
+<figure style="margin: 1em 0; max-width: 56em">
+<img src="data:image/{kind};base64,{data}" alt="{alt}" style="max-width: 100%; background: white">
+<figcaption>{caption}</figcaption></figure>"""
 
 
 class Shown:
@@ -30,20 +35,15 @@ class Shown:
         return f"{self.file.name}: {self.caption}"
 
     def _repr_html_(self) -> str:
-        kind = "jpeg" if self.file.suffix == ".jpg" else "png"
-        data = base64.b64encode(self.file.read_bytes()).decode()
-        return (
-            f'<figure style="margin: 1em 0; max-width: 52em"><img src="data:image/{kind};base64,{data}" '
-            f'alt="{escape(self.alt)}" style="max-width: 100%; background: white">'
-            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
-        )
+        kind, data = self.file.suffix[1:].replace("jpg", "jpeg"), base64.b64encode(self.file.read_bytes()).decode()
+        return SHOWN.format(kind=kind, data=data, alt=escape(self.alt), caption=escape(self.caption))
 
 
 class Report:
     """Figures and tables of one profile.
 
     Args:
-        folder: where files go. descriptions: of methods and measures, by name, which give labels and looks.
+        folder: where files go. descriptions: of methods and measures, by name; they give labels and looks.
         origin: where results come from; kept beside every figure.
     """
 
@@ -63,35 +63,34 @@ class Report:
         photographs = any(image.get_array().ndim == 3 for axis in figure.axes for image in axis.images)
         writers: dict[str, Callable[[Path], Any]] = {
             "csv": lambda draft: table.to_csv(draft, index=False, lineterminator="\n"),
-            "json": lambda draft: draft.write_text(json.dumps(record, indent=2, default=str) + "\n"),
+            "json": lambda draft: draft.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8"),
+            "png": lambda draft: figure.savefig(draft, format="png", metadata={"Software": None}),
+            "svg": lambda draft: figure.savefig(draft, format="svg", metadata={"Date": None}),
+            "jpg": lambda draft: figure.savefig(draft, format="jpg", pil_kwargs={"quality": 85}),
         }
-        if photographs:
-            writers["jpg"] = lambda draft: figure.savefig(draft, format="jpg", pil_kwargs={"quality": 85})
-        else:
-            writers["png"] = lambda draft: figure.savefig(draft, format="png", metadata={"Software": None})
-            writers["svg"] = lambda draft: figure.savefig(draft, format="svg", metadata={"Date": None})
+        kinds = ["jpg"] if photographs else ["png", "svg"]
         with plt.style.context(style.STYLE):
-            for ending, write in writers.items():
+            for ending in [*kinds, "csv", "json"]:
                 with atomic(self.folder / f"{name}.{ending}") as draft:
-                    write(draft)
+                    writers[ending](draft)
         plt.close(figure)
-        return Shown(self.folder / f"{name}.{'jpg' if photographs else 'png'}", caption, alt)
+        return Shown(self.folder / f"{name}.{kinds[0]}", caption, alt)
 
     def table(self, name: str, table: pd.DataFrame, columns: list[str] | None = None, rows: int = 12) -> Any:
-        """Keep a table as NAME.csv and show its first rows and at most eight columns.
+        """Keep a table as NAME.csv and show its first rows and at most eight columns, by default the first ones.
 
-        columns: those to show; by default the first ones. Fields of networks are shown as one column `network`, and
-        value, low and high as one column `estimate`; both can be named in columns.
+        Fields of networks are shown as one column `network`, and value, low and high as one column `estimate`.
         """
         write_text(self.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-        wide = readable(table)
-        shown = wide[list(columns or wide.columns)[:8]].head(rows)
+        shown = readable(table)
+        shown = shown[list(columns or shown.columns)[:8]].head(rows)
+        shown = shown.rename(columns={column: style.label(column) for column in shown})
         told = f"{len(shown)} of {len(table)} rows. " if len(shown) < len(table) else ""
-        styler = shown.style.format(precision=3, na_rep="").hide(axis="index")
+        styler = shown.style.format(precision=3, na_rep="", escape="html").hide(axis="index")
         return styler.set_caption(f"{told}The whole table is {name}.csv.")
 
     def say(self, text: str) -> Any:
-        """A sentence or list in Markdown."""
+        """Text in Markdown."""
         from IPython.display import Markdown
 
         return Markdown(text)
@@ -101,33 +100,33 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table with the fields of networks as one column `network`, and value, low and high as one column `estimate`."""
     if "method" in table and "rate" in table:
         several = "seed" in table and table.seed.nunique() > 1
-        named = table.drop(columns=[field for field in FIELDS if field in table])
-        named.insert(0, "network", style.names(table, seeds=several))
-        table = named.rename(columns={"method": "network"})
+        names = style.names(table, seeds=several)
+        table = table.drop(columns=[field for field in FIELDS if field in table])
+        table.insert(0, "network", names)
     if {*NUMBERS} <= {*table}:
-        place = table.columns.get_loc("value")
-        words = [_estimate(*row) for row in table[NUMBERS].itertuples(index=False)]
+        place, rows = int(table.columns.get_loc("value")), table[NUMBERS].itertuples(index=False)
+        words = [f"{v:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{v:.3f}" for v, low, high in rows]
         table = table.drop(columns=NUMBERS)
-        table.insert(int(place), "estimate", words)
+        table.insert(place, "estimate", words)
     return table
 
 
-def _estimate(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f}"
-
-
 def _bars(table: pd.DataFrame) -> str:
-    over = [str(one) for one in table.over.dropna().unique()] if "over" in table else []
-    return f"Bars: 95 % interval over {listing(over, 'or')}." if 0 < len(over) < 4 else ""
+    """What the column `over` of a table says, such as "3 seeds"; without the numbers where these differ."""
+    over = list(dict.fromkeys(filter(None, table.over.dropna()))) if "over" in table else []
+    if len(over) > 1:
+        over = list(dict.fromkeys(re.sub(r"^[\d,]+ ", "", one).removesuffix("s") + "s" for one in over))
+    return f"Bars: 95 % interval over {listing(over, 'or')}." if over else ""
 
 
 def _alternative(figure: Figure) -> str:
     """Text in place of a figure: its title, panels and axes."""
-    title = figure._suptitle.get_text() if figure._suptitle else ""  # type: ignore[attr-defined]
-    panels = [axis.get_title("left") or axis.get_title() for axis in figure.axes]
-    xs = [axis.get_xlabel() for axis in figure.axes] + [figure.get_supxlabel()]
-    ys = [axis.get_ylabel() for axis in figure.axes] + [figure.get_supylabel()]
-    parts = {"Panels": panels, "Horizontal": xs, "Vertical": ys}
+    legends = [legend.get_title().get_text() for legend in figure.legends]
+    parts = {
+        "Panels": [axis.get_title("left") or axis.get_title() for axis in figure.axes],
+        "Horizontal": [*(axis.get_xlabel() for axis in figure.axes), figure.get_supxlabel(), *legends],
+        "Vertical": [*(axis.get_ylabel() for axis in figure.axes), figure.get_supylabel()],
+    }
     unique = {name: list(dict.fromkeys(filter(None, texts)))[:8] for name, texts in parts.items()}
-    found = [f"{name}: {'; '.join(texts)}." for name, texts in unique.items() if texts]
-    return " ".join(" ".join([title, *found]).split())
+    said = [f"{name}: {'; '.join(texts)}." for name, texts in unique.items() if texts]
+    return " ".join(" ".join([figure.get_suptitle(), *said]).split())

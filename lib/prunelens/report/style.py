@@ -1,14 +1,14 @@
 """The one style of all figures: colors, markers and names of networks, empty figures, legends.
 
-A method has one color and one marker everywhere. Networks retrained without masks are paler; those whose weights do not
-come from the dense network have a cross as marker; iterative, rewound and recalibrated ones have dashed or dotted lines
-and hollow markers. Dense networks and networks of random weights are grey.
+A method has one color and one marker everywhere. Networks retrained without masks are paler; those that do not start
+from the dense network's weights have a cross as marker; iterative, rewound and recalibrated ones have dashed or dotted
+lines and hollow markers. Dense networks and networks of random weights are grey.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ LABELS = {
     "top1": "Top-1 accuracy",
     "loss": "training loss (nats)",
     "epoch": "epoch of retraining",
-    "flops": "compute of retraining (FLOP)",
+    "pflops": "compute of retraining (PFLOP)",
 }
 
 
@@ -63,8 +63,8 @@ class Look(NamedTuple):
     def marks(self) -> dict[str, Any]:
         """Options of lines with markers."""
         edge = self.color if self.face or self.marker in "x+" else "white"
-        face = {"markerfacecolor": self.face or self.color, "markeredgewidth": 1.1 if edge == self.color else 0.6}
-        return {"color": self.color, "marker": self.marker, "markeredgecolor": edge, **face}
+        wide = {"markeredgewidth": 1.1 if edge == self.color else 0.5, "markerfacecolor": self.face or self.color}
+        return {"color": self.color, "marker": self.marker, "markeredgecolor": edge, **wide}
 
 
 _known: dict[str, Description] = {}
@@ -73,13 +73,10 @@ _known: dict[str, Description] = {}
 def register(descriptions: Mapping[str, Description]) -> None:
     """Set labels and looks of methods and measures; those without a color get the next free one, in order."""
     _known.clear()
-    used = {description.color for description in descriptions.values()}
-    free = [color for color in FREE if color not in used]
-    for name, description in descriptions.items():
-        if not description.color:
-            color = free[sum(known.color in free for known in _known.values()) % len(free)]
-            description = replace(description, color=color, marker=description.marker or FREE[color])
-        _known[name] = description
+    free = cycle(color for color in FREE if color not in {each.color for each in descriptions.values()})
+    for name, each in descriptions.items():
+        color = each.color or next(free)
+        _known[name] = replace(each, color=color, marker=each.marker or FREE.get(color, "o"))
 
 
 def described(name: str) -> Description:
@@ -92,29 +89,25 @@ def label(column: str) -> str:
     return LABELS.get(column) or described(column).label
 
 
-def look(method: str, schedule: str = "one_shot", masked: bool = True, weights: str = "trained") -> Look:
-    """How networks of these fields are drawn and what they are called."""
-    words = ", ".join(_words(method, schedule, masked, weights))
-    line, face = DASHES.get(schedule, "-"), "white" if schedule in DASHES else ""
+def look(row: Mapping[str, Any]) -> Look:
+    """How a table's row is drawn; fields that it does not have are those of a masked one-shot network."""
+    method, schedule, masked, weights = (row.get(name, usual) for name, usual in LOOK.items())
+    words, line, face = ", ".join(_words(row)), DASHES.get(schedule, "-"), "white" if schedule in DASHES else ""
     if method == DENSE:
         grey = {"random": "#B0B0B0", "shuffled": "#949494"}.get(weights, "#767676" if schedule in RETRAINED else INK)
         return Look(grey, "o", words, line, face)
     known = described(method)
     color = known.color if masked else to_hex(0.45 * np.array(to_rgb(known.color)) + 0.55)
-    return Look(color, {"random": "x", "shuffled": "+"}.get(weights, known.marker or "o"), words, line, face)
+    return Look(color, {"random": "x", "shuffled": "+"}.get(weights, known.marker), words, line, face)
 
 
-def _words(method: str, schedule: str, masked: bool, weights: str) -> list[str]:
+def _words(row: Mapping[str, Any]) -> list[str]:
+    method, schedule, masked, weights = (row.get(name, usual) for name, usual in LOOK.items())
     if method == DENSE:
-        how = "retrained" if schedule == "one_shot" else SCHEDULES[schedule]
-        return ["dense" if weights == "trained" else f"{weights} weights", *([how] if schedule != "none" else [])]
-    more = {SCHEDULES[schedule]: schedule in DASHES, "unmasked": not masked, WEIGHTS.get(weights, ""): weights in WEIGHTS}
-    return [described(method).label, *(word for word, true in more.items() if true)]
-
-
-def look_of(row: Mapping[str, Any]) -> Look:
-    """The look of a table's row; fields that it does not have are those of a masked one-shot network."""
-    return look(**{name: row.get(name, usual) for name, usual in LOOK.items()})
+        how = {"none": [], "one_shot": ["retrained"]}.get(schedule, [SCHEDULES[schedule]])
+        return ["dense" if weights == "trained" else f"{weights} weights", *how]
+    more = [SCHEDULES[schedule] * (schedule in DASHES), "unmasked" * (not masked), WEIGHTS.get(weights, "")]
+    return [described(method).label, *filter(None, more)]
 
 
 def names(table: pd.DataFrame, seeds: bool = False) -> list[str]:
@@ -125,10 +118,10 @@ def names(table: pd.DataFrame, seeds: bool = False) -> list[str]:
     retrained = "schedule" in table and bool(table.schedule.isin(RETRAINED).any())
     found = []
     for row in table.to_dict("records"):
-        first, *more = _words(**{name: row.get(name, usual) for name, usual in LOOK.items()})
+        first, *more = _words(row)
         if row["method"] != DENSE:
             raw = retrained and row.get("schedule") == "none"
-            more = [f"{row['rate']:g}"] * ("rate" in row) + ["not retrained"] * raw + more
+            more = ([f"{row['rate']:g}"] if "rate" in row else []) + ["not retrained"] * raw + more
         found.append(", ".join([first, *more, *([f"seed {row['seed']}"] if seeds else [])]))
     if "epochs" in table and table.assign(found=found).groupby("found").epochs.nunique().max() > 1:
         return [f"{name}, {n} epochs" if n else name for name, n in zip(found, table.epochs, strict=True)]
@@ -137,38 +130,35 @@ def names(table: pd.DataFrame, seeds: bool = False) -> list[str]:
 
 def series(table: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
     """Rows that look alike (rates and seeds together): dense networks first, then methods as they were registered."""
-    methods = sorted(table.method.unique(), key=[DENSE, *_known, *table.method].index)
-    orders = {"method": methods, "schedule": SCHEDULES, "masked": (True, False), "weights": ("trained", *WEIGHTS)}
-    columns = [name for name in orders if name in table]
-    groups = dict(list(table.groupby(columns)))
-    wanted = [key for key in product(*(orders[name] for name in columns)) if key in groups]
-    return [(look(**dict(zip(columns, key, strict=True))), groups[key]) for key in wanted]
+    orders = {"method": [DENSE, *_known, *table.method], "schedule": [*SCHEDULES], "masked": [True, False],
+              "weights": ["trained", *WEIGHTS]}  # fmt: skip
+    groups = [rows for _, rows in table.groupby([name for name in orders if name in table])]
+    groups.sort(key=lambda rows: [order.index(rows[name].iloc[0]) for name, order in orders.items() if name in rows])
+    return [(look(rows.iloc[0]), rows) for rows in groups]
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
-def canvas(rows: int = 1, columns: int = 1, height: float = 3.2, title: str = "", **options: Any) -> tuple[Figure, Any]:
-    """An empty figure as wide as the report: figure and axes (rows, columns). title: what to see."""
+def canvas(rows: int, columns: int, height: float, title: str, width: float = WIDTH, **more: Any) -> tuple[Figure, Any]:
+    """An empty figure: figure and axes (rows, columns). height: inches without title; title: what to see."""
     plt.style.use(STYLE)
-    title = fill(title, 88)
-    size = (WIDTH, height + (0.1 + 0.17 * (1 + title.count("\n")) if title else 0))
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    title = fill(title, int(11 * width))
+    size = (width, height + (0.1 + 0.17 * (1 + title.count("\n")) if title else 0))
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **more)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")
     return figure, axes
 
 
-def panels(
-    count: int, columns: int, height: float, title: str, x: str, y: str, **options: Any
-) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, height: float, title: str, x: str, y: str) -> tuple[Figure, list[Axes]]:
     """An empty figure of so many panels, in rows of one height and with at most so many columns; x, y: axis labels."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = canvas(rows, columns, 0.4 + height * rows, title, sharex=True, sharey=True, **options)
+    figure, axes = canvas(rows, columns, 0.4 + height * rows, title, sharex=True, sharey=True)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
-    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column
+    for axis in axes.flat[count - columns : count]:  # the lowest of each column
         axis.tick_params(labelbottom=True)
     figure.supxlabel(x, fontsize=9)
     figure.supylabel(y, fontsize=9)
@@ -176,11 +166,7 @@ def panels(
 
 
 def need(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The table itself.
-
-    Raises:
-        ValueError: it is empty or lacks a column; names them.
-    """
+    """The table itself. Raises ValueError where it is empty or lacks a column, which it names."""
     if missing := [column for column in columns if column not in table]:
         found = ", ".join(map(str, table.columns))
         raise ValueError(f"table to plot lacks {', '.join(missing)}; it has {found}")
@@ -190,14 +176,20 @@ def need(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def legend(figure: Figure, handles: Iterable[Look | Artist]) -> None:
-    """A legend below the panels, each label once, of as many columns as fit into the figure's width."""
+    """A legend below the panels, each label once, in as many columns as fit; the figure grows by its height.
+
+    Its title is the label of the horizontal axis, where the whole figure has one.
+    """
     drawn = [Line2D([], [], linestyle=h.line, label=h.label, **h.marks) if isinstance(h, Look) else h for h in handles]
-    shown = {str(handle.get_label()): handle for handle in reversed(drawn)}
-    for ncols in range(min(3, len(shown)), 0, -1):
-        box = figure.legend(handles=[*shown.values()][::-1], loc="outside lower center", ncols=ncols)
+    shown = [*{str(handle.get_label()): handle for handle in drawn}.values()]
+    x = figure.get_supxlabel()
+    figure.supxlabel("")
+    for ncols in (3, 2, 1):
+        box = figure.legend(handles=shown, loc="outside lower center", ncols=ncols, title=x)
         if ncols == 1 or box.get_window_extent().width <= figure.bbox.width:
-            return
+            break
         box.remove()
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(shown) // ncols))
 
 
 def interval(axis: Axes, place: Any, table: pd.DataFrame, look: Look, across: bool = False, **options: Any) -> None:
@@ -209,36 +201,37 @@ def interval(axis: Axes, place: Any, table: pd.DataFrame, look: Look, across: bo
 
 
 def frame(axes: Sequence[Axes], measure: str, chance: float | None = None) -> list[Line2D]:
-    """Keep the panels within the measure's limits and draw a dotted line at chance; returns its legend entry.
+    """Keep panels within the measure's limits and draw a dotted line at chance; returns its legend entry.
 
-    Where the line would take up more than half of the panels there is none, and the entry says where chance is.
+    Where that would take up more than half of the panels there is no line, and the entry says so.
     """
     known, (low, high) = described(measure), axes[0].get_ylim()
     level = known.chance if chance is None else chance
-    if level is not None and 2 * low - high < level < 2 * high - low:
-        low, high = min(low, level - 0.05 * (high - low)), max(high, level)
-        for axis in axes:
-            axis.axhline(level, color=PALE, linewidth=1, linestyle=":", zorder=1)
-    bounds = known.limits or (-np.inf, np.inf)
+    near = level is not None and 2 * low - high < level < 2 * high - low
+    for axis in axes if near else ():
+        axis.axhline(level, color=PALE, linewidth=1, linestyle=":", zorder=1)
+    bounds, (low, high) = known.limits or (-np.inf, np.inf), axes[0].get_ylim() if near else (low, high)
     axes[0].set_ylim(max(low, bounds[0]), min(high, bounds[1]))
-    if level is None:
-        return []
-    far = " (below the panels)" if level < low else " (above the panels)" if level > high else ""
-    return [Line2D([], [], color=PALE, linewidth=1, linestyle="" if far else ":", label=f"chance, {level:.3g}{far}")]
+    words = f"chance, {level:.3g}" + ("" if near else ", outside the panels")
+    return [Line2D([], [], color=PALE, linestyle=":" if near else "none", label=words)] if level is not None else []
 
 
 def block_ticks(layers: pd.DataFrame) -> tuple[list[float], list[str]]:
-    """Positions where blocks begin, and short names of these.
+    """Positions where blocks begin, and short names of these; blocks that begin too close to the one before have none.
 
     layers: position and layer, and block, or else the first part of the layer's name stands for it.
     """
     layers = layers.drop_duplicates("position").sort_values("position")
     blocks = layers.block if "block" in layers else layers.layer.str.split(".").str[0]
     first = blocks != blocks.shift()
-    return layers.position[first].tolist(), short_blocks(blocks[first].tolist())
+    ticks: dict[float, str] = {}
+    for place, name in zip(layers.position[first], short_blocks(blocks[first].tolist()), strict=True):
+        if not ticks or place - max(ticks) > np.ptp(layers.position) / 14:
+            ticks[place] = name
+    return [*ticks], [*ticks.values()]
 
 
 def short_blocks(blocks: Sequence[str]) -> list[str]:
     """Blocks without what several have in common: "inception3a", "inception3b", "fc" become "3a", "3b", "fc"."""
-    kinds = ["".join(re.findall(r"^[A-Za-z_]+(?=\d)", block)) for block in blocks]
+    kinds = ["".join(re.findall(r"^[A-Za-z_]+(?=\d+[a-z.])", block)) for block in blocks]
     return [b.removeprefix(kind) if kinds.count(kind) > 1 else b for b, kind in zip(blocks, kinds, strict=True)]

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from prunelens.run import checks, series
+from prunelens.run import checks
 from prunelens.run.checks import Request, UsageError
 from prunelens.run.messages import one_line, say
 
@@ -84,6 +84,8 @@ def _run(found: argparse.Namespace) -> int:
         (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder / 'notebooks'} can't be made: {error.strerror} (see --out)") from error
+    from prunelens.run import series  # imports papermill
+
     return series.run(paths, folder, request)
 
 
@@ -99,14 +101,14 @@ def _compute(found: argparse.Namespace) -> int:
 
 
 def _judge(found: argparse.Namespace) -> int:
-    from prunelens.analysis.claims import judge_folder
+    from prunelens.analysis.verdicts import judge_folder
 
     try:
         verdicts = judge_folder(found.folder)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"judge {found.folder}: {one_line(error)}") from error
     for row in verdicts.itertuples():
-        say(f"{row.claim}: {row.verdict}. {row.statement} {row.estimate} {row.why}".rstrip())
+        say("\n    ".join(filter(None, [f"{row.claim} {row.verdict}: {row.statement}", row.estimate, row.why])))
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from prunelens.run.checks import Request
+from prunelens.run.execution import NotebookError, execute
 from prunelens.run.messages import clock, count, display, one_line, say
 
 
@@ -25,8 +26,6 @@ def run(notebooks: list[Path], folder: Path, request: Request) -> int:
     A notebook that fails does not keep the later ones from running, as each computes what it needs; but if the first
     one fails, nothing has worked yet, and that is the end.
     """
-    from prunelens.run import execution  # not in _run: until here, an interruption leaves nothing to be said
-
     finished: list[Path] = []
     failed: list[Path] = []
     start = time.monotonic()
@@ -51,8 +50,6 @@ def run(notebooks: list[Path], folder: Path, request: Request) -> int:
 
 def _run(notebooks: list[Path], folder: Path, request: Request, finished: list[Path], failed: list[Path]) -> None:
     """Execute notebooks; those that ended early, an interrupted one among them, are appended to ``failed``."""
-    from prunelens.run.execution import NotebookError, execute
-
     copies, start = folder / "notebooks", time.monotonic()
     seconds = {path.stem: previous_seconds(copies / path.name) for path in notebooks}
     for position, path in enumerate(notebooks):

@@ -40,7 +40,7 @@ def quality(
     the unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures: like_top, like_bottom and
     like_random with the K most and least activating stimuli and K random ones, consistency among the pictures of one
     unit, like_dense with the dense network's pictures of the unit if it lives there (both from different starts),
-    dense_consistency: the dense network's own, and difference: like_dense minus that. picture_mis, picture_two_afc,
+    dense_consistency: the dense network's own. picture_mis, picture_two_afc,
     picture_margin: of tasks whose explanations are the pictures.
     """
     random = np.random.default_rng(seed).choice(len(stimuli), explanations, replace=False)
@@ -61,7 +61,6 @@ def quality(
             "consistency": consistency(drawn.exciting),
             "like_dense": like_dense,
             "dense_consistency": dense_consistency,
-            "difference": like_dense - dense_consistency,
             "picture_mis": mis.mis(margins, temperature),
             "picture_two_afc": mis.two_afc_accuracy(margins),
             "picture_margin": margins.mean(1),

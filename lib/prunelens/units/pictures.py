@@ -124,7 +124,7 @@ def natural_spectrum(images: UInt8[np.ndarray, "n height width 3"], size: int) -
     exaggerated. Coefficients are those of the logit of RGB in lucent's decorrelated colors, where `draw` draws;
     the constant one, the mean color, keeps its sign. half: size // 2 + 1.
     """
-    batch = toto_batch(images, "cpu")
+    batch = to_batch(images, "cpu")
     if batch.shape[2:] != (size, size):
         batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True)
     decorrelate = torch.linalg.inv(_colors(batch.device))

@@ -263,11 +263,11 @@ class DreamSim:
     def __init__(self, download: bool = False) -> None:
         self.folder, self.download = Path(torch.hub.get_dir()), download
         if importlib.util.find_spec("dreamsim") is None:
-            raise ImportError("interpretability.similarity: dreamsim needs a package: pip install 'dreamsim>=0.2.1'")
+            raise ImportError("dreamsim needs a package: pip install 'dreamsim>=0.2.1'")
         missing = [file for file in DREAMSIM_FILES if not (self.folder / file).exists()]
         if missing and not download:
             raise FileNotFoundError(
-                f"interpretability.similarity: dreamsim needs {', '.join(missing)} in {self.folder}: copy them there, or "
+                f"dreamsim needs {', '.join(missing)} in {self.folder}: copy them there, or "
                 "set interpretability.download"
             )
 

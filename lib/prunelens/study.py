@@ -18,7 +18,6 @@ import pandas as pd
 from prunelens import profile
 from prunelens.images import stages as images
 from prunelens.images.imageset import ImageSet
-from prunelens.networks.stages import part
 from prunelens.paths import FIGURES, RUNS
 from prunelens.pruning import stages as pruning
 from prunelens.registry import Description
@@ -26,9 +25,23 @@ from prunelens.stages import Pipeline
 from prunelens.store import Arrays, Store, origin
 from prunelens.units import stages as units
 from prunelens.units.stages import Unit
-from prunelens.variants import DENSE, Variant, accuracy_variants, variants
+from prunelens.variants import Variant, accuracy_variants, drawn, most_pruned, variants
 
 Chosen = Iterable[Variant] | None
+
+
+# What `compute` computes, in order: names for the command line, and the tables that they are needed for.
+WORK = {
+    "sensitivity": "sensitivity",
+    "pruned": "layer_sparsity",
+    "retrained": "epochs",
+    "accuracy": "class_accuracy",
+    "costs": "costs",
+    "measures": "units",
+    "softmax": "softmax",
+    "pictures": "picture_quality",
+    "atlas": "atlas",
+}
 
 
 class Study:
@@ -38,6 +51,10 @@ class Study:
         name: the profile's name or path; overrides: "key.path=value" each.
         device: auto (a GPU where there is one), cpu, cuda, ...
         out: where ``runs`` and ``figures`` go; by default the project's ``data/runs`` and ``figures``.
+
+    Networks (lists of variants): ``variants`` are judged by all measures, ``accuracy_variants`` by accuracy alone, and
+    ``everything`` is both; ``retrained``, ``pruned`` (as pruned), ``most_pruned`` and ``drawn`` (whose units are drawn)
+    are parts of these.
 
     Raises:
         ValueError, OSError, ImportError: the profile, or a part that it names, cannot be used; says which and why.
@@ -51,7 +68,12 @@ class Study:
         random = {name for name, method in self.pipeline.parts["method"].items() if method.random}
         self.variants = variants(self.profile, random)
         self.accuracy_variants = accuracy_variants(self.profile)
+        self.everything = [*self.variants, *self.accuracy_variants]
         self.dense = self.pipeline.dense
+        self.retrained = [variant for variant in self.everything if variant.retrained]
+        self.pruned = [variant for variant in self.variants if variant.schedule == "none" and variant.rate > 0]
+        self.most_pruned = most_pruned(self.profile)
+        self.drawn = drawn(self.profile)
 
     def check(self) -> None:
         """Find out before the first hour what would go wrong later: missing files, weights, packages, images.
@@ -70,22 +92,11 @@ class Study:
         Raises:
             ValueError: there is no such stage; lists those there are.
         """
-        work: dict[str, Callable[[], object]] = {
-            "sensitivity": self.sensitivity,
-            "retrained": self.epochs,
-            "accuracy": lambda: self.accuracy(self.everything),
-            "pruned": self.layer_sparsity,
-            "costs": self.costs,
-            "measures": self.units,
-            "softmax": self.softmax,
-            "pictures": self.picture_quality,
-            "atlas": self.atlas,
-        }
-        if unknown := sorted(set(stages or ()) - work.keys()):
-            raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(work)}")
-        for name, compute in work.items():
+        if unknown := sorted(set(stages or ()) - WORK.keys()):
+            raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(WORK)}")
+        for name, table in WORK.items():
             if stages is None or name in stages:
-                compute()
+                getattr(self, table)()
 
     # ------------------------------------------------------------------------------------------ what it is about
 
@@ -98,28 +109,6 @@ class Study:
     def descriptions(self) -> dict[str, Description]:
         """Labels and looks of the profile's methods and measures, by name."""
         return {**self.pipeline.parts["method"], **self.pipeline.parts["measure"]}
-
-    @property
-    def everything(self) -> list[Variant]:
-        """All networks, those that are judged by accuracy alone included."""
-        return [*self.variants, *self.accuracy_variants]
-
-    @property
-    def retrained(self) -> list[Variant]:
-        """All retrained networks."""
-        return [variant for variant in self.everything if variant.retrained]
-
-    @property
-    def pruned(self) -> list[Variant]:
-        """All networks as pruned, before any retraining."""
-        return [variant for variant in self.variants if variant.schedule == "none" and variant.rate > 0]
-
-    @property
-    def most_pruned(self) -> list[Variant]:
-        """The dense network, and each method's one-shot network of the highest rate and the first seed."""
-        wanted, epochs = self.profile.pruning, self.profile.retraining.epochs
-        shape = {"schedule": "one_shot", "seed": wanted.seeds[0], "epochs": epochs}
-        return [self.dense, *(Variant(method, max(wanted.rates), **shape) for method in wanted.methods)]
 
     @cached_property
     def classes(self) -> dict[str, list]:
@@ -173,7 +162,7 @@ class Study:
         chosen = self.pruned if chosen is None else list(chosen)
         self.pipeline.ensure("pruned", chosen, "masks")
         layers = pruning.prunable(self.pipeline)[["layer", "block", "position"]]
-        return self._rows(chosen, lambda v: layers.assign(sparsity=self.pipeline.get("pruned", v)["sparsity"]))
+        return _rows(chosen, lambda v: layers.assign(sparsity=self.pipeline.get("pruned", v)["sparsity"]))
 
     def kernels(self, variant: Variant) -> np.ndarray:
         """Share kept of every kernel of the layer `example_layer`, (outputs, inputs) in 0..1."""
@@ -192,14 +181,14 @@ class Study:
         """
         chosen = self.variants if chosen is None else list(chosen)
         self.pipeline.ensure("accuracy", chosen)
-        return self._rows(chosen, lambda variant: pd.DataFrame([self.pipeline.get("accuracy", variant)["network"]]))
+        return _rows(chosen, lambda variant: pd.DataFrame([self.pipeline.get("accuracy", variant)["network"]]))
 
     def class_accuracy(self, chosen: Chosen = None) -> pd.DataFrame:
         """Accuracy by class: fields, class_name, output, n, top1."""
-        chosen = self.variants if chosen is None else list(chosen)
+        chosen = self.everything if chosen is None else list(chosen)
         self.pipeline.ensure("accuracy", chosen)
         classes = {"class_name": self.classes["names"], "output": self.classes["outputs"]}
-        return self._rows(chosen, lambda v: pd.DataFrame({**classes, **self.pipeline.get("accuracy", v)["classes"]}))
+        return _rows(chosen, lambda v: pd.DataFrame({**classes, **self.pipeline.get("accuracy", v)["classes"]}))
 
     def epochs(self, chosen: Chosen = None) -> pd.DataFrame:
         """The course of retraining: a row per network and epoch, epoch 0 being the network as it was pruned first.
@@ -208,37 +197,18 @@ class Study:
         """
         chosen = self.retrained if chosen is None else list(chosen)
         self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))
-        self.pipeline.ensure("accuracy", [v for v in map(self._before, chosen) if v is not None])
-        return self._rows(chosen, self._course)
-
-    def _course(self, variant: Variant) -> pd.DataFrame:
-        columns = part(self.pipeline.get("retrained", variant), "epoch")
-        table = pd.DataFrame({name: values for name, values in columns.items() if values.ndim == 1})
-        before = self._before(variant)
-        if before is None:
-            return table
-        row = self.pipeline.get("accuracy", before)["network"]
-        first = {"epoch": 0, "step": 0, "step_rate": before.rate, "seconds": 0.0, **row}
-        return pd.concat([pd.DataFrame([first]), table], ignore_index=True)[table.columns]
-
-    def _before(self, variant: Variant) -> Variant | None:
-        """A retrained network as it was pruned first; None where its weights were drawn anew."""
-        if variant.weights != "trained":
-            return None
-        methods = self.pipeline.parts["method"]
-        random = variant.method != DENSE and methods[variant.method].random
-        seed = variant.seed if random else self.dense.seed
-        return Variant(variant.method, pruning.first_rate(self.pipeline, variant), seed=seed)
+        self.pipeline.ensure("accuracy", filter(None, (pruning.before(self.pipeline, variant) for variant in chosen)))
+        return _rows(chosen, partial(pruning.course, self.pipeline))
 
     def costs(self) -> pd.DataFrame:
         """Size and speed of the most pruned networks as masked and as compact tensors, beside the dense network.
 
         Columns: fields; form ("dense", "masked", "compact"), batch_size, conv_sparsity, parameters, macs, sparse_macs,
-        bytes; seconds, seconds_low, seconds_high (median, least and most of the rounds), images_per_second, and speedup,
+        bytes; seconds, seconds_low, seconds_high (median, least and most of the rounds), images_per_second; speedup,
         speedup_low, speedup_high over the dense network in the same round.
         """
         chosen = [replace(variant, schedule="none", epochs=0) for variant in self.most_pruned[1:]]
-        return self._rows(chosen, lambda variant: self.pipeline.get("costs", variant))
+        return _rows(chosen, lambda variant: self.pipeline.get("costs", variant))
 
     # ----------------------------------------------------------------------------------------------------- units
 
@@ -271,7 +241,7 @@ class Study:
                 columns[name] = np.concatenate([values[layer] for layer in layers.layer])
             return units_of.assign(**columns)
 
-        return self._rows(chosen, of)
+        return _rows(chosen, of)
 
     def extreme_images(self, variant: Variant, chosen: Sequence[Unit], n: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels of the n stimuli that excite each unit most, and of those that do least: (units, n, size, size, 3)."""
@@ -290,18 +260,9 @@ class Study:
         See `prunelens.units.softmax`.
         """
         self.pipeline.ensure("softmax", self.most_pruned, before=partial(units.share, self.pipeline))
-        return self._rows(self.most_pruned, lambda variant: self.pipeline.get("softmax", variant))
+        return _rows(self.most_pruned, lambda variant: self.pipeline.get("softmax", variant))
 
     # -------------------------------------------------------------------------------------------------- pictures
-
-    @property
-    def drawn(self) -> list[Variant]:
-        """Networks whose units are drawn, dense to most pruned: retrained networks of the first seed, by rate."""
-        wanted, grid, epochs = self.profile.visualization, self.profile.pruning, self.profile.retraining.epochs
-        methods = [method for method in wanted.methods if method in grid.methods]
-        rates = [rate for rate in wanted.rates if rate in grid.rates]
-        shape = {"schedule": "one_shot", "seed": grid.seeds[0], "epochs": epochs}
-        return [self.dense, *(Variant(method, rate, **shape) for method in methods for rate in rates)]
 
     @cached_property
     def drawn_units(self) -> list[Unit]:
@@ -327,7 +288,7 @@ class Study:
         """What the pictures are worth in numbers: fields, layer, unit and those of `units.picture_quality`."""
         share = partial(units.share, self.pipeline)
         self.pipeline.ensure(["pictures", "picture_quality"], self.drawn, "pictures", before=share)
-        return self._rows(self.drawn, lambda variant: self.pipeline.get("picture_quality", variant))
+        return _rows(self.drawn, lambda variant: self.pipeline.get("picture_quality", variant))
 
     # ---------------------------------------------------------------------------------------------------- tables
 
@@ -340,11 +301,12 @@ class Study:
             "classes": self.class_accuracy(),
         }
 
-    def _rows(self, chosen: Iterable[Variant], table: Callable[[Variant], pd.DataFrame]) -> pd.DataFrame:
-        """The tables of several networks, one below the other, each with its variant's fields first."""
-        found = []
-        for variant in chosen:
-            rows = table(variant)
-            fields = pd.DataFrame([variant.fields()] * len(rows), index=rows.index)
-            found.append(pd.concat([fields, rows], axis=1))
-        return pd.concat(found, ignore_index=True)
+
+def _rows(chosen: Iterable[Variant], table: Callable[[Variant], pd.DataFrame]) -> pd.DataFrame:
+    """The tables of several networks, one below the other, each with its variant's fields first."""
+    found = []
+    for variant in chosen:
+        rows = table(variant)
+        fields = pd.DataFrame([variant.fields()] * len(rows), index=rows.index)
+        found.append(pd.concat([fields, rows], axis=1))
+    return pd.concat(found, ignore_index=True)

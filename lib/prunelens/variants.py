@@ -90,3 +90,22 @@ def _each(grid: Grid, schedule: str, seeds: Iterable[int], epochs: int) -> list[
         for rate in grid.rates
         for seed in seeds
     ]
+
+
+def most_pruned(profile: Profile) -> list[Variant]:
+    """The dense network, and each method's one-shot network of the highest rate and the first seed."""
+    grid = profile.pruning
+    return [Variant(DENSE, seed=grid.seeds[0]), *_first(profile, grid.methods, [max(grid.rates)])]
+
+
+def drawn(profile: Profile) -> list[Variant]:
+    """Networks whose units are drawn, dense to most pruned: retrained ones of the first seed that the grid has."""
+    grid, wanted = profile.pruning, profile.visualization
+    methods = [method for method in wanted.methods if method in grid.methods]
+    rates = [rate for rate in wanted.rates if rate in grid.rates]
+    return [Variant(DENSE, seed=grid.seeds[0]), *_first(profile, methods, rates)]
+
+
+def _first(profile: Profile, methods: list[str], rates: list[float]) -> list[Variant]:
+    """One-shot networks of the first seed."""
+    return _each(Grid(methods=methods, rates=rates), "one_shot", profile.pruning.seeds[:1], profile.retraining.epochs)

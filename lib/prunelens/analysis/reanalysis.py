@@ -23,11 +23,12 @@ Published = Mapping[str, pd.DataFrame]
 
 
 def tables(published: Published) -> dict[str, pd.DataFrame]:
-    """The published tables in the study's columns, for `judge` and all other analyses: accuracy, epochs, units, classes.
+    """The published tables in the study's columns, for `judge` and other analyses: accuracy, epochs, units, classes.
 
     Methods are named with their optimizer or learning rate where these are not the paper's usual ones. epochs are those
-    since the last mask. No random network was scored: the way from random to dense (attrs["way"] of the units) is taken
-    from a unit that says nothing, .5, to the paper's baseline. That is longer, so that fewer slopes count as some.
+    since the last mask; the rate of an iterative network is its measured sparsity, as networks of equal nominal rate
+    differ in it. No random network was scored: the way from random to dense (attrs["way"] of the units) is taken from a
+    unit that says nothing, .5, to the paper's baseline. That is longer, so that fewer slopes count as some.
     """
     found = {"classes": pd.DataFrame({"output": range(1000)})}
     if "retraining_curves" in published:
@@ -46,7 +47,8 @@ def _fields(table: pd.DataFrame) -> pd.DataFrame:
     """A published table with the variants' fields."""
     slow = (table.get("learning_rate", 0.01) == 0.001) & (table.optimizer == "sgd")
     method = table.method + np.select([table.optimizer == "adam", slow], [", adam", ", learning rate .001"], "")
-    return table.assign(method=method, schedule=table.get("schedule", "one_shot"), seed=0, weights="trained")
+    table = table.assign(method=method, schedule=table.get("schedule", "one_shot"), seed=0, weights="trained")
+    return table.assign(rate=table.rate.where(table.schedule != "iterative", table.get("conv_sparsity")))
 
 
 def _units(scores: pd.DataFrame) -> pd.DataFrame:

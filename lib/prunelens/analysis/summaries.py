@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 
 from prunelens.analysis.correlations import SMALLEST
-from prunelens.analysis.selection import dense, pick
+from prunelens.analysis.estimates import mean, table
+from prunelens.analysis.published import headlines
+from prunelens.analysis.selection import average_seeds, dense, pick
 from prunelens.analysis.units import network_means
-from prunelens.variants import DENSE, FIELDS
+from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
 AGAINST = {"rate": "nominal rate", "conv_sparsity": "sparsity of the convs", "top1": "Top-1"}
 
@@ -59,3 +61,55 @@ def softmax_means(softmax: pd.DataFrame) -> pd.DataFrame:
     keys = [*FIELDS, "stimuli", "output"]
     numbers = softmax.select_dtypes("number").columns.difference([*keys, "unit"], sort=False)
     return softmax.groupby(keys, sort=False, as_index=False)[list(numbers)].mean()
+
+
+def both_scans(scan: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The sensitivity scan and, where it is at hand, the published one of the same methods and layers.
+
+    Columns of the scan, and source ("ours", "published"). The published network's dense Top-1 is that of the headlines.
+    """
+    ours = scan.assign(source="ours")
+    if "sensitivity" not in published:
+        return ours
+    theirs = published["sensitivity"].merge(scan[["layer", "position"]].drop_duplicates(), on="layer")
+    theirs = pick(theirs, method=scan.method.unique().tolist())
+    dense_top1 = pick(headlines(), method=DENSE, measure="top1").value.item()
+    theirs = theirs.assign(kept=theirs.top1 / dense_top1, source="published")
+    return pd.concat([ours, theirs], ignore_index=True).sort_values(["method", "source"], kind="stable")
+
+
+def side_by_side(accuracy: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """Our configurations beside the paper's numbers of the same method, schedule, rate and masks.
+
+    accuracy: a row per network; means: the networks' mean MIS (`units.network_means`). Columns: CONFIGURATION,
+    conv_sparsity, top1, top1_all_outputs, mis_all; paper_epochs, paper_top1, paper_mean_mis (SGD, the longest runs).
+    """
+    ours = average_seeds(accuracy.merge(means[[*FIELDS, "mis_all"]], on=FIELDS))
+    ours = ours[[*CONFIGURATION, "conv_sparsity", "top1", "top1_all_outputs", "mis_all"]]
+    keys = ["method", "schedule", "masked", "rate"]
+    for measure in ("top1", "mean_mis"):
+        paper = pick(headlines(), measure=measure, optimizer=["none", "sgd"]).sort_values("epochs")
+        paper = paper.drop_duplicates(keys, keep="last").astype({"masked": bool})
+        paper = paper.rename(columns={"value": f"paper_{measure}", "epochs": f"paper_epochs_{measure}"})
+        ours = ours.merge(paper[[*keys, f"paper_epochs_{measure}", f"paper_{measure}"]], on=keys, how="left")
+    return ours
+
+
+QUALITY = {  # by title of a panel: a quantity of pictures and what it is compared with
+    "reached": ("reached", ""),
+    "like top, minus random images": ("like_top", "like_random"),
+    "consistent over starts": ("consistency", ""),
+    "like the dense picture": ("like_dense", "dense_consistency"),
+    "MIS with pictures": ("picture_mis", ""),
+}
+
+
+def quality_panels(quality: pd.DataFrame) -> pd.DataFrame:
+    """What pictures are worth, for a forest plot: FIELDS, panel (of `QUALITY`), value, low, high, over (live units)."""
+    living = quality[quality.alive.astype(bool)]
+    found = []
+    for panel, (value, other) in QUALITY.items():
+        values_ = living[value] - (living[other] if other else 0)
+        for key, group in values_.groupby([living[field] for field in FIELDS], sort=False):
+            found.append((dict(zip(FIELDS, key, strict=True)) | {"panel": panel}, mean(group, "units")))
+    return table(found, [*FIELDS, "panel"])

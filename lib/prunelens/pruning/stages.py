@@ -24,8 +24,6 @@ DENSE_NETWORK = ("architecture_source", "dense_weights")  # facts that the dense
 MASKS_VERSION = 3  # raise it when masks or fresh weights change
 CALIBRATION_IMAGES = 64  # training images, at most, that a method may look at
 
-# ------------------------------------------------------------------------------------------------------------- facts
-
 
 @fact
 def method(pipeline: Pipeline, variant: Variant) -> dict[str, Any] | None:
@@ -215,7 +213,7 @@ def retrained(pipeline: Pipeline, variant: Variant) -> Arrays:
     recipe = _recipe(pipeline, variant)
     found = networks.trainable(pipeline, recipe, variant.seed)
     weights.load_state(found, networks.dense_state(pipeline), "the dense network")
-    n = pipeline.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
+    n = _n_steps(pipeline, variant)
     return _retrain(
         pipeline, "retrained", variant, found, recipe, variant.seed, n=n, rate=variant.rate, epochs=variant.epochs,
         prune=partial(_prune, pipeline, variant), masked=variant.masked, prepare=fresh,
@@ -262,6 +260,10 @@ def _retrain(
     )  # fmt: skip
 
 
+def _n_steps(pipeline: Pipeline, variant: Variant) -> int:
+    return pipeline.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
+
+
 def _recipe(pipeline: Pipeline, variant: Variant) -> "Training":
     recipe, rewound = pipeline.profile.retraining, pipeline.profile.pruning.rewound
     if variant.schedule != "rewound":
@@ -269,11 +271,26 @@ def _recipe(pipeline: Pipeline, variant: Variant) -> "Training":
     return recipe.model_copy(update=rewound.model_dump(include={"learning_rate", "schedule"}))
 
 
-def first_rate(pipeline: Pipeline, variant: Variant) -> float:
-    """The rate that a variant has after its first step of pruning."""
-    if variant.schedule != "iterative":
-        return variant.rate
-    return 1 - (1 - variant.rate) ** (1 / pipeline.profile.pruning.iterative.steps)
+def before(pipeline: Pipeline, variant: Variant) -> Variant | None:
+    """A retrained network as it was pruned first; None where its weights were drawn anew."""
+    if variant.weights != "trained":
+        return None
+    random = variant.method != DENSE and pipeline.parts["method"][variant.method].random
+    n = _n_steps(pipeline, variant)
+    rate = variant.rate if n == 1 else 1 - (1 - variant.rate) ** (1 / n)
+    return Variant(variant.method, rate, seed=variant.seed if random else pipeline.dense.seed)
+
+
+def course(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
+    """The epochs of a retraining, epoch 0 being the network as it was pruned first; see `Study.epochs`."""
+    columns = part(pipeline.get("retrained", variant), "epoch")
+    table = pd.DataFrame({name: values for name, values in columns.items() if values.ndim == 1})
+    start = before(pipeline, variant)
+    if start is None:
+        return table
+    row = pipeline.get("accuracy", start)["network"]
+    first = pd.DataFrame([{"epoch": 0, "step": 0, "step_rate": start.rate, "seconds": 0.0, **row}])
+    return pd.concat([first, table], ignore_index=True)[table.columns]
 
 
 @stage(
@@ -293,7 +310,7 @@ def recalibrated(pipeline: Pipeline, variant: Variant) -> Arrays:
 
 
 def share(pipeline: Pipeline) -> None:
-    """Have in memory what all processes that train or evaluate need, before they are forked."""
+    """Have in memory what processes that train or evaluate need, before they are forked."""
     images.train(pipeline), images.validation(pipeline), networks.dense_state(pipeline)
 
 

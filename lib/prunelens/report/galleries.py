@@ -28,7 +28,7 @@ def _grid(
     figure, axes = canvas(len(images), len(widths), height, title, width, width_ratios=widths)
     for row, shown, name in zip(axes, images, rows, strict=True):
         for axis, image in zip(row, [*shown, *[None] * len(widths)], strict=False):
-            axis.set(xticks=[], yticks=[])
+            axis.set(xticks=[], yticks=[], anchor="W")  # else labels at the left lie outside their margin
             axis.grid(False)
             axis.spines[:].set_visible(False)
             if image is not None:
@@ -63,7 +63,7 @@ def image_samples(
     """The first images of the first classes, one row per class."""
     shown = [np.flatnonzero(labels == index)[:per_class] for index in range(len(names))][:classes]
     strips = [[strip(images[chosen], per_class)] for chosen in shown]
-    return _grid(strips, names[:classes], (), (WIDTH - 1) / per_class, title, widths=[per_class], below=0.02)[0]
+    return _grid(strips, names[:classes], (), (WIDTH - 1) / per_class, title, widths=[per_class])[0]
 
 
 class Task(NamedTuple):

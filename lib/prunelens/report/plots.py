@@ -41,10 +41,10 @@ def estimates(
     seeds, dots where the interval is over seeds), n. A single panel has the numbers beside it.
     zero: where a line is; margin: half the width of a grey band around it. shared: one scale for all panels.
     """
-    table = need(table, "value", "low", "high").dropna(subset="value")
+    table = need(need(table, "value", "low", "high").dropna(subset="value"))
     table = table.assign(_row=_rows(table, row), _panel=table[panel].map(style.label) if panel in table else "")
     rows, parts = list(table._row.unique()), list(table._panel.unique())
-    labels = [fill(name, 40) for name in rows]
+    labels = [fill(name, 40, break_on_hyphens=False) for name in rows]
     high = 0.65 + sum(0.13 + 0.14 * (1 + name.count("\n")) for name in labels)
     figure, axes = canvas(1, len(parts), high, title, sharey=True, sharex=shared)
     for axis, part in zip(axes[0], parts, strict=True):

@@ -103,7 +103,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         names = style.names(table, seeds=several)
         table = table.drop(columns=[field for field in FIELDS if field in table])
         table.insert(0, "network", names)
-    if {*NUMBERS} <= {*table}:
+    if {*NUMBERS} <= {*table} and "estimate" not in table:
         place, rows = int(table.columns.get_loc("value")), table[NUMBERS].itertuples(index=False)
         words = [f"{v:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{v:.3f}" for v, low, high in rows]
         table = table.drop(columns=NUMBERS)

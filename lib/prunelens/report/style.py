@@ -49,6 +49,10 @@ LABELS = {
     "loss": "training loss (nats)",
     "epoch": "epoch of retraining",
     "pflops": "compute of retraining (PFLOP)",
+    "reached": "activation reached",
+    "like_top": "alike to the unit's top images",
+    "like_dense": "alike to the dense network's picture",
+    "consistency": "alike over starts",
 }
 
 
@@ -206,14 +210,17 @@ def frame(axes: Sequence[Axes], measure: str, chance: float | None = None) -> li
     Where that would take up more than half of the panels there is no line, and the entry says so.
     """
     known, (low, high) = described(measure), axes[0].get_ylim()
-    level = known.chance if chance is None else chance
+    level, (least, most) = known.chance if chance is None else chance, known.limits or (-np.inf, np.inf)
     near = level is not None and 2 * low - high < level < 2 * high - low
-    for axis in axes if near else ():
-        axis.axhline(level, color=PALE, linewidth=1, linestyle=":", zorder=1)
-    bounds, (low, high) = known.limits or (-np.inf, np.inf), axes[0].get_ylim() if near else (low, high)
-    axes[0].set_ylim(max(low, bounds[0]), min(high, bounds[1]))
+    if near:
+        low, high = min(low, level - 0.04 * (high - low)), max(high, level + 0.04 * (high - low))
+        for axis in axes:
+            axis.axhline(level, color=PALE, linewidth=1, linestyle=":", zorder=1)
+    axes[0].set_ylim(max(low, least), min(high, most))
+    if level is None:
+        return []
     words = f"chance, {level:.3g}" + ("" if near else ", outside the panels")
-    return [Line2D([], [], color=PALE, linestyle=":" if near else "none", label=words)] if level is not None else []
+    return [Line2D([], [], color=PALE, linestyle=":" if near else "none", label=words)]
 
 
 def block_ticks(layers: pd.DataFrame) -> tuple[list[float], list[str]]:

@@ -148,14 +148,14 @@ class Study:
     # ------------------------------------------------------------------------------------------ pruning and accuracy
 
     def sensitivity(self) -> pd.DataFrame:
-        """Top-1 after pruning one layer alone, on training images: method, layer, position, rate, top1, kept.
+        """Top-1 after pruning one layer alone, on training images: method, layer, block, position, rate, top1, kept.
 
         kept: the share of the dense network's Top-1 on the same images.
         """
         self.pipeline.ensure("sensitivity", self.blocks)
         table = pd.concat([self.pipeline.get("sensitivity", block) for block in self.blocks], ignore_index=True)
         dense = self.pipeline.get("sensitivity_dense")["top1"]
-        return table.merge(self.layers[["layer", "position"]], on="layer").assign(kept=lambda t: t.top1 / dense)
+        return table.merge(self.layers[["layer", "block", "position"]], on="layer").assign(kept=lambda t: t.top1 / dense)
 
     def layer_sparsity(self, chosen: Chosen = None) -> pd.DataFrame:
         """Share of pruned weights by prunable layer: fields, layer, block, position, sparsity."""

@@ -8,6 +8,7 @@ from scipy import stats
 from prunelens import registry
 from prunelens.analysis import claims, estimates, example, verdicts
 from prunelens.analysis.verdicts import Margins
+from prunelens.paths import NOTEBOOKS
 from prunelens.variants import FIELDS, Variant
 
 N = 1000  # validation images
@@ -91,6 +92,12 @@ def test_the_papers_numbers_are_those_of_the_headlines() -> None:
     assert paper["C2"] == "0.705, 0.676, 0.443 at 0.8, the first without masks"
     assert paper["C3"].startswith("0.686 (200 epochs) against 0.663 (60 epochs)")
     assert paper["C4"].startswith("r = 0.12") and paper["C5"].startswith("0.66 and 0.70")
+
+
+def test_every_figure_named_is_made_by_a_notebook() -> None:
+    text = "".join(path.read_text() for path in NOTEBOOKS.glob("*.ipynb"))
+    for figure in verdicts.judge({}).figure:
+        assert f'\\"{figure}\\"' in text
 
 
 def test_nothing_is_tested_without_tables() -> None:

@@ -1,7 +1,7 @@
 """What a feature visualization costs: `python tests/benchmarks/visualization.py`, about 10 minutes on 2 cores.
 
 Prints images x steps per second of units drawn as one batch, and one by one by lucent's `render_vis` with the same
-size, steps, parameterisation and transforms, in turns; whether both drew the same; and the memory of a batch's worth of
+size, steps, parameterization and transforms, in turns; whether both drew the same; and the memory of a batch's worth of
 units and of four times as many.
 Other starts for units that are not excited, which lucent does not try, are left out: 24 steps are few.
 Runs on a GPU where there is one, as lucent does.
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from lucent.optvis import param, render
 
-from prunelens import networks, visualization
-from prunelens.visualization import scaled_transforms, visualize
+from prunelens.networks import architectures, weights
+from prunelens.units import pictures
+from prunelens.units.pictures import draw, scaled_transforms
 
 UNITS, STEPS, ROUNDS = 16, 24, 3
 LAYERS = ("inception3b.branch2.1.conv", "inception4d.branch3.1.conv", "inception5a.branch4.1.conv")
@@ -35,16 +36,16 @@ def main() -> None:
     for n in (32, 128):
         print(f"64 px, {n} units: peak memory {memory_of_another_process(n)} MB")
     network = googlenet(device)
-    with mock.patch.object(visualization, "RESTARTS", 0):
+    with mock.patch.object(pictures, "RESTARTS", 0):
         for size in (64, 128, 224):
             for layer in LAYERS if size < 224 else LAYERS[1:2]:
                 compare(network, layer, size)
 
 
 def googlenet(device: str) -> torch.nn.Module:
-    network = networks.build("googlenet", num_classes=1000).to(device).eval()
-    networks.initialise(network, 0)
-    return network
+    network = architectures.load("googlenet").build(1000)
+    weights.initialize(network, 0)
+    return network.to(device).eval()
 
 
 def units(layer: str, n: int) -> list[tuple[str, int]]:
@@ -56,11 +57,11 @@ def compare(network: torch.nn.Module, layer: str, size: int) -> None:
     chosen = units(layer, UNITS)
     batched, single, quotients = [], [], []
     for _ in range(ROUNDS):
-        batched.append(seconds(lambda: visualize(network, chosen, size=size, steps=STEPS, seed=0)))
+        batched.append(seconds(lambda: draw(network, chosen, size=size, steps=STEPS, seed=0)))
         single.append(seconds(lambda: [one_by_one(network, unit, size) for unit in chosen]))
         quotients.append(single[-1] / batched[-1])
-    pictures = visualize(network, chosen[:1], size=size, steps=STEPS, seed=0).images[0, 0]
-    off = np.abs(pictures.astype(int) - one_by_one(network, chosen[0], size)).max()
+    drawn = draw(network, chosen[:1], size=size, steps=STEPS, seed=0).images[0, 0]
+    off = np.abs(drawn.astype(int) - one_by_one(network, chosen[0], size)).max()
     rate = [UNITS * STEPS / statistics.median(times) for times in (batched, single)]
     print(
         f"{size} px, {layer}: {rate[0]:.1f} images x steps/s as a batch, {rate[1]:.1f} one by one: "
@@ -100,8 +101,8 @@ def memory_of_another_process(n: int) -> int:
 
 def peak_memory(n: int) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with mock.patch.object(visualization, "RESTARTS", 0):
-        visualize(googlenet(device), units(LAYERS[2], n), size=64, steps=4, seed=0)
+    with mock.patch.object(pictures, "RESTARTS", 0):
+        draw(googlenet(device), units(LAYERS[2], n), size=64, steps=4, seed=0)
     if device == "cuda":
         return torch.cuda.max_memory_allocated() // 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

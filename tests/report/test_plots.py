@@ -123,7 +123,7 @@ def points(axis: Axes, color: str, hollow: bool = False) -> Line2D:
 def bars(axis: Axes, color: str) -> list[list[float]]:
     """The intervals (low, high) of that color in a panel of vertical bars."""
     lines = [one for one in axis.collections if isinstance(one, LineCollection) and to_hex(one.get_color()[0]) == color]
-    return [segment[:, 1].tolist() for one in lines for segment in one.get_segments()]
+    return [segment[:, 1].tolist() for one in lines for segment in one.get_segments() if len(segment)]
 
 
 def test_by_rate_draws_means_and_intervals_over_seeds(accuracies: pd.DataFrame) -> None:
@@ -146,6 +146,16 @@ def test_by_rate_has_the_controls_of_each_panel(accuracies: pd.DataFrame) -> Non
     assert len(plots.by_rate(accuracies.query("schedule != 'none'"), "top1").axes) == 1
 
 
+def test_by_rate_averages_the_live_convs_of_each_network(accuracies: pd.DataFrame) -> None:
+    units = accuracies.merge(pd.DataFrame({"unit": range(3)}), how="cross").assign(layer="a", own_class=True)
+    units = units.assign(kind=np.where(units.unit == 2, "output", "conv"), alive=units.unit > 0)
+    units["mis"] = units.top1.where(units.unit == 1, 5.0)
+    drawn = [
+        points(plots.by_rate(table, "mis").axes[1], RED) for table in (units, accuracies.assign(mis=accuracies.top1))
+    ]
+    assert drawn[0].get_ydata() == pytest.approx(drawn[1].get_ydata())
+
+
 def test_lines_join_three_rates_and_not_two(accuracies: pd.DataFrame) -> None:
     axis = plots.by_rate(accuracies, "top1").axes[1]
     assert points(axis, RED).get_linestyle() == "-"
@@ -159,7 +169,7 @@ def test_lines_join_three_rates_and_not_two(accuracies: pd.DataFrame) -> None:
 
 def test_a_single_seed_has_no_interval() -> None:
     axis = plots.by_rate(make_accuracies(1), "top1").axes[1]
-    assert np.isnan(bars(axis, RED)).all()
+    assert bars(axis, RED) == []
 
 
 def test_a_measures_own_chance_is_drawn(accuracies: pd.DataFrame) -> None:
@@ -304,6 +314,13 @@ def test_what_was_subtracted_is_named_in_the_row() -> None:
         "one-shot",
         "masked",
     ]
+
+
+def test_zero_does_not_squeeze_panels_of_their_own_scale() -> None:
+    table = correlations().query("row == 'within methods'").assign(low=[-0.6, 0.6], high=[0.3, 0.8])
+    with_zero, far = plots.estimates(table, "x", panel="x", shared=False).axes
+    assert with_zero.get_xlim()[0] < 0 < with_zero.get_xlim()[1] and far.get_xlim()[0] > 0
+    assert plots.estimates(table.query("x == 'top1'"), "x").axes[0].get_xlim()[0] < 0
 
 
 def test_a_table_without_any_estimate_is_refused() -> None:

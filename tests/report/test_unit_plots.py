@@ -96,8 +96,8 @@ def test_blocks_draw_every_difference_at_its_block() -> None:
         (bar,) = [one for one in axis.collections if isinstance(one, LineCollection)]
         ends = [segment[:, 1].tolist() for segment in bar.get_segments()]
         assert ends == [pytest.approx(list(pair)) for pair in zip(rows.low, rows.high, strict=True)]
-    figure.canvas.draw()
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["3a", "5b"]
+    lowest = [axis for axis in figure.axes if axis.get_visible()][-1]
+    assert [tick.get_text() for tick in lowest.get_xticklabels()] == ["3a", "5b"]
 
 
 def test_same_units_have_a_column_per_method_with_the_last_network_below() -> None:

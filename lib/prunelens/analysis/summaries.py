@@ -71,7 +71,7 @@ def both_scans(scan: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.
     ours = scan.assign(source="ours")
     if "sensitivity" not in published:
         return ours
-    theirs = published["sensitivity"].merge(scan[["layer", "position"]].drop_duplicates(), on="layer")
+    theirs = published["sensitivity"].merge(scan[["layer", "block", "position"]].drop_duplicates(), on="layer")
     theirs = pick(theirs, method=scan.method.unique().tolist())
     dense_top1 = pick(headlines(), method=DENSE, measure="top1").value.item()
     theirs = theirs.assign(kept=theirs.top1 / dense_top1, source="published")

@@ -24,7 +24,8 @@ def _grid(
     """
     widths = widths or [1] * max(len(row) for row in images)
     left = 0.15 + 0.065 * max(len(line) for name in rows for line in name.splitlines())
-    width, height = left + sum(widths) * (side + 0.03), 0.2 * bool(columns) + len(images) * (side + below)
+    width, height = left + sum(widths) * side + 0.03 * len(widths), 0.05 + len(images) * (side + below)
+    height += 0.16 * max((1 + name.count("\n") for name in columns), default=0)
     figure, axes = canvas(len(images), len(widths), height, title, width, width_ratios=widths)
     for row, shown, name in zip(axes, images, rows, strict=True):
         for axis, image in zip(row, [*shown, *[None] * len(widths)], strict=False):

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from prunelens.analysis.estimates import Estimate, mean
+from prunelens.analysis.units import network_means
 from prunelens.report import style
 from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need, panels
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
@@ -39,7 +40,8 @@ def estimates(
     table: value, low, high; fields of networks, which give color and marker, and names where there is no column `row`.
     Further columns: `panel` (a panel for each of its values), against (what was subtracted), seeds (values of single
     seeds, dots where the interval is over seeds), n. A single panel has the numbers beside it.
-    zero: where a line is; margin: half the width of a grey band around it. shared: one scale for all panels.
+    zero: where a line is; margin: half the width of a grey band around it. shared: one scale for all panels; else there
+    is a line only where the data are.
     """
     table = need(need(table, "value", "low", "high").dropna(subset="value"))
     table = table.assign(_row=_rows(table, row), _panel=table[panel].map(style.label) if panel in table else "")
@@ -48,8 +50,6 @@ def estimates(
     high = 0.65 + sum(0.13 + 0.14 * (1 + name.count("\n")) for name in labels)
     figure, axes = canvas(1, len(parts), high, title, sharey=True, sharex=shared)
     for axis, part in zip(axes[0], parts, strict=True):
-        axis.axvspan(zero - margin, zero + margin, color="#EEEEEE", zorder=0, linewidth=0)
-        axis.axvline(zero, color=PALE, linewidth=0.8, zorder=1)
         for _, one in table[table._panel == part].iterrows():
             y, look = rows.index(one._row), style.look(one) if one.get("method") else Look(INK, "D", "")
             interval(axis, [y], one.to_frame().T, look, across=True, clip_on=False)
@@ -59,6 +59,9 @@ def estimates(
                 words = format(Estimate(one.value, one.low, one.high), form).removesuffix(" (no interval)")
                 words = words.replace("-", "\N{MINUS SIGN}") + (f", n = {one.n:.0f}" if "n" in one else "")
                 axis.annotate(words, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        if shared or axis.get_xlim()[0] < zero < axis.get_xlim()[1]:
+            axis.axvspan(zero - margin, zero + margin, color="#EEEEEE", zorder=0, linewidth=0)
+            axis.axvline(zero, color=PALE, linewidth=0.8, zorder=1)
         axis.set(ylim=(len(rows) - 0.4, -0.6), title=fill(part, 60 // len(parts)))
         axis.xaxis.set_major_locator(MaxNLocator(5 if len(parts) == 1 else 3, steps=[1, 2, 5, 10]))
         if form.endswith("%"):
@@ -86,10 +89,11 @@ def _rows(table: pd.DataFrame, row: str) -> list[str]:
 def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title: str = "") -> Figure:
     """Means over seeds against the pruning rate, a panel for networks as pruned and one for retrained ones.
 
-    table: fields and `value`, a row per network. Points are joined by lines where a method has three rates. Horizontal
-    lines are dense networks, in the first panel also those of random weights.
+    table: fields and `value`; rows are networks, or units, whose means over live convs are drawn. Points are joined by
+    lines where a method has three rates. Horizontal lines are dense networks, in the first panel also random ones.
     """
-    dense, retrained = need(table, *FIELDS, value).method == DENSE, table.schedule.isin(RETRAINED)
+    table = network_means(table, value) if "unit" in need(table, *FIELDS, value) else table
+    dense, retrained = table.method == DENSE, table.schedule.isin(RETRAINED)
     unpruned = dense & (table.schedule == "none") & (table.weights == "trained")
     parts = {"as pruned": ~retrained, "retrained": retrained | unpruned}
     parts = {part: chosen for part, chosen in parts.items() if (chosen & ~dense).any()}

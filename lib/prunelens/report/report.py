@@ -113,9 +113,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _bars(table: pd.DataFrame) -> str:
     """What the column `over` of a table says, such as "3 seeds"; without the numbers where these differ."""
-    over = list(dict.fromkeys(filter(None, table.over.dropna()))) if "over" in table else []
+    if "over" not in table:
+        return ""
+    over = list(dict.fromkeys(table.over[table.low.notna()] if "low" in table else table.over))
     if len(over) > 1:
-        over = list(dict.fromkeys(re.sub(r"^[\d,]+ ", "", one).removesuffix("s") + "s" for one in over))
+        over = list(dict.fromkeys(re.sub(r"^[\d,]+ |, .*", "", one).removesuffix("s") + "s" for one in over))
     return f"Bars: 95 % interval over {listing(over, 'or')}." if over else ""
 
 

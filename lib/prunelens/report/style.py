@@ -89,8 +89,8 @@ def described(name: str) -> Description:
 
 
 def label(column: str) -> str:
-    """Axis label of a table's column."""
-    return LABELS.get(column) or described(column).label
+    """Axis label of a table's column; also the label of a registered method or measure."""
+    return _known[column].label if column in _known else LABELS.get(column, column.replace("_", " "))
 
 
 def look(row: Mapping[str, Any]) -> Look:

@@ -6,8 +6,3 @@ from collections.abc import Sequence
 def listing(words: Sequence[str], last: str = "and") -> str:
     """ "a", "a and b", "a, b and c"."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 network", "3 networks"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -36,12 +36,12 @@ def quality(
     """Judge a network's pictures: a row per unit, NaN where it is dead.
 
     stimuli: embeddings (n, D) in the space of the pictures'; dense: the same units in the dense network.
-    Columns: alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0 is
-    the unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures: like_top, like_bottom and
-    like_random with the K most and least activating stimuli and K random ones, consistency among the pictures of one
-    unit, like_dense with the dense network's pictures of the unit if it lives there (both from different starts),
-    dense_consistency: the dense network's own. picture_mis, picture_two_afc,
-    picture_margin: of tasks whose explanations are the pictures.
+    Columns: alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0
+    is the unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures: like_top, like_bottom
+    and like_random with the K most and least activating stimuli and K random ones, consistency among the pictures of
+    one unit, like_dense with the dense network's pictures of the unit if it lives there (both from different starts),
+    dense_consistency: the dense network's own. picture_mis, picture_two_afc, picture_margin: of tasks whose
+    explanations are the pictures.
     """
     random = np.random.default_rng(seed).choice(len(stimuli), explanations, replace=False)
     margins = mis.picture_margins(
@@ -57,7 +57,7 @@ def quality(
             "reached": reached,
             "like_top": alikeness(drawn.exciting, stimuli[drawn.top[:, :explanations]]),
             "like_bottom": alikeness(drawn.exciting, stimuli[drawn.bottom[:, :explanations]]),
-            "like_random": alikeness(drawn.exciting, np.stack([stimuli[random]] * len(drawn.top))),
+            "like_random": alikeness(drawn.exciting, stimuli[random][None].repeat(len(drawn.top), axis=0)),
             "consistency": consistency(drawn.exciting),
             "like_dense": like_dense,
             "dense_consistency": dense_consistency,
@@ -81,8 +81,8 @@ def alikeness(pictures: np.ndarray, images: np.ndarray) -> np.ndarray:
 def consistency(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """Mean cosine of all pairs of a unit's pictures from different starts: (units, starts, D) -> (units,), -1..1.
 
-    others: the pictures of the same units in another network, of which one of each pair is taken; lower by how far the
-    unit has drifted. Pairs of one start are left out there too: they are alike for another reason.
+    others: the pictures of the same units in another network, of which one of each pair is taken; the less alike, the
+    more a unit has changed. Pairs of one start are left out there too: they are alike for another reason.
     Raises ValueError for one start.
     """
     starts = pictures.shape[1]

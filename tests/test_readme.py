@@ -1,0 +1,59 @@
+"""README's links lead to files, its commands are those there are, and the library keeps its floors."""
+
+import re
+import subprocess
+import sys
+
+from prunelens import paths, profile
+
+README = (paths.ROOT / "README.md").read_text()
+
+
+def test_links_lead_to_files() -> None:
+    for document in [paths.ROOT / "README.md", *(paths.ROOT / "docs").glob("*.md")]:
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()) if "://" not in link]
+        assert [link for link in links if not (document.parent / link).exists()] == [], document
+
+
+def test_readme_is_short_and_names_every_profile() -> None:
+    assert len(README.splitlines()) <= 200
+    assert all(f"`{name}`" in README for name in profile.names())
+
+
+def test_commands_are_those_of_run_all() -> None:
+    told = (paths.ROOT / "run_all.sh").read_text()
+    commands = set(re.findall(r"\./run_all\.sh (test|lab|compute|judge|train)", README))
+    assert {"test", "lab", "compute", "judge"} <= commands and all(
+        f"./run_all.sh {command}" in told for command in commands
+    )
+
+
+# What each floor may import of the library; the ground floor is the rest.
+FLOORS = {
+    "images": {"images"},
+    "networks": {"images", "networks"},
+    "pruning": {"images", "networks", "pruning"},
+    "units": {"images", "networks", "pruning", "units"},
+    "analysis": {"analysis"},
+    "report": {"analysis", "report"},
+    "run": {"analysis", "report", "run", "study"},
+}
+
+
+def test_imports_go_down() -> None:
+    library = paths.ROOT / "lib" / "prunelens"
+    for floor, allowed in FLOORS.items():
+        for file in (library / floor).glob("*.py"):
+            imported = set(re.findall(r"^\s*(?:from|import) prunelens\.(\w+)", file.read_text(), re.M))
+            imported |= set(re.findall(r"^\s*from prunelens import ([\w, ]+)", file.read_text(), re.M))
+            names = {name.strip() for each in imported for name in each.split(",")}
+            assert names & {*FLOORS, "study"} <= allowed, file
+
+
+def test_analysis_report_and_run_import_no_torch() -> None:
+    modules = ["prunelens.study"]
+    for floor in ("analysis", "report", "run"):
+        files = (paths.ROOT / "lib" / "prunelens" / floor).glob("*.py")
+        modules += [f"prunelens.{floor}.{file.stem}" for file in files if file.stem != "__init__"]
+    code = f"import sys, {', '.join(modules)}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
+
 from prunelens import paths, profile
 
 README = (paths.ROOT / "README.md").read_text()
@@ -18,6 +20,26 @@ def test_links_lead_to_files() -> None:
 def test_readme_is_short_and_names_every_profile() -> None:
     assert len(README.splitlines()) <= 200
     assert all(f"`{name}`" in README for name in profile.names())
+
+
+def verdict_rows() -> list[str]:
+    """README's table of verdicts: the paper's published scores and the reference run of quick."""
+    reference = paths.REFERENCE
+    published = pd.read_csv(reference / "published_verdicts.csv").set_index("claim")
+    quick = pd.read_csv(reference / "quick" / "08_verdicts.csv").set_index("claim")
+
+    def cell(row: pd.Series) -> str:
+        single = row.verdict != "not tested" and ";" not in row.estimate
+        return f"**{row.verdict}**" + (f" {row.estimate.split(': ')[-1]}" if single else "")
+
+    return [
+        f"| {name}: {row.statement} | {cell(published.loc[name])} | {cell(row)} |" for name, row in quick.iterrows()
+    ]
+
+
+def test_verdicts_are_those_of_the_reference_tables() -> None:
+    shown = [line for line in README.splitlines() if re.match(r"\| [CQ]\d", line)]
+    assert shown == verdict_rows()
 
 
 def test_commands_are_those_of_run_all() -> None:

@@ -155,7 +155,9 @@ class Study:
         self.pipeline.ensure("sensitivity", self.blocks)
         table = pd.concat([self.pipeline.get("sensitivity", block) for block in self.blocks], ignore_index=True)
         dense = self.pipeline.get("sensitivity_dense")["top1"]
-        return table.merge(self.layers[["layer", "block", "position"]], on="layer").assign(kept=lambda t: t.top1 / dense)
+        return table.merge(self.layers[["layer", "block", "position"]], on="layer").assign(
+            kept=lambda t: t.top1 / dense
+        )
 
     def layer_sparsity(self, chosen: Chosen = None) -> pd.DataFrame:
         """Share of pruned weights by prunable layer: fields, layer, block, position, sparsity."""

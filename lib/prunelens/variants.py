@@ -21,8 +21,7 @@ class Variant:
         "one_shot", "iterative", or "rewound" (one-shot with the learning rates of the dense network's training).
     seed: of all that is random.
     masked: False for a network that is retrained without its masks, as the paper's code did.
-    weights: what it starts from: "trained" (the dense network's), "random" (drawn anew, the masks kept) or
-        "shuffled" (dealt to other places of their layer).
+    weights: what it starts from: "trained" (the dense network's) or "random" (drawn anew, the masks kept).
     epochs: of retraining, in all; 0 where there is none.
     """
 

@@ -16,7 +16,12 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from prunelens import compaction, evaluation, networks, pruning
+from prunelens import registry
+from prunelens.networks import architectures, compaction, weights
+from prunelens.networks.architecture import Architecture
+from prunelens.networks.costs import costs, latency
+from prunelens.pruning import masks
+from prunelens.pruning.context import Context
 
 SIZE, BATCHES, REPEATS = 160, (1, 32), 9
 VARIANTS = [
@@ -27,7 +32,7 @@ VARIANTS = [
     ("CS .8", "connection_l1", 0.8),
     ("random CS .8", "connection_random", 0.8),
 ]
-METHODS = [name for name in pruning.METHODS if name.startswith(("structured", "connection"))]
+METHODS = [name for name in registry.built_ins("method") if name.startswith(("structured", "connection"))]
 KINDS = {
     "convolution": "mkldnn_convolution",
     "BatchNorm": "native_batch_norm",
@@ -38,24 +43,25 @@ KINDS = {
 }
 
 
-def main(architecture: str) -> None:
+def main(name: str) -> None:
     machine = platform.processor() or platform.machine()
-    print(f"{architecture}, {machine}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}")
-    dense = networks.build(architecture, 1000).eval()
-    networks.initialise(dense, seed=0)
-    agreement(dense)
-    speed(dense)
+    print(f"{name}, {machine}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}")
+    architecture = architectures.load(name)
+    dense = architecture.build(1000).eval()
+    weights.initialize(dense, seed=0)
+    agreement(architecture, dense)
+    speed(architecture, dense)
     for method in ("structured_l1", "connection_l1_shared"):
-        where(dense, method)
+        where(architecture, dense, method)
 
 
-def pruned(dense: nn.Module, method: str, rate: float) -> nn.Module:
-    network = copy.deepcopy(dense)
-    pruning.prune(network, pruning.METHODS[method], rate, seed=0)
+def pruned(architecture: Architecture, dense: nn.Module, method: str, rate: float) -> nn.Module:
+    network, part = copy.deepcopy(dense), registry.find("method", method)
+    masks.prune(network, part, rate, lambda network: Context(network, architecture, 0, dict, dict))
     return network
 
 
-def agreement(dense: nn.Module) -> None:
+def agreement(architecture: Architecture, dense: nn.Module) -> None:
     """With biases and BatchNorm drawn too, so that filters of zeros write constants."""
     perturbed, images = copy.deepcopy(dense), torch.rand(2, 3, 96, 96)
     generator = torch.Generator().manual_seed(0)
@@ -68,29 +74,32 @@ def agreement(dense: nn.Module) -> None:
     table = {}
     for method in METHODS:
         for rate in (0.2, 0.4, 0.6, 0.8):
-            network = pruned(perturbed, method, rate)
+            network = pruned(architecture, perturbed, method, rate)
             with torch.inference_mode():
-                masked, found = network(images), compaction.compact(network)(images)
+                masked, found = network(images), compaction.compact(architecture, network, 96)(images)
             table.setdefault(f"{rate:.1f}", {})[method] = float((masked - found).abs().max() / masked.abs().max())
     print("\nlargest difference between compact and masked outputs, relative to the largest output, by rate")
     print(pd.DataFrame(table).map("{:.0e}".format).to_string(), flush=True)
 
 
-def speed(dense: nn.Module) -> None:
+def speed(architecture: Architecture, dense: nn.Module) -> None:
     """All networks take turns; then those with BatchNorm folded, against the dense network treated the same."""
-    compact, sizes = {"dense": dense}, {"dense": _cost(dense)}
+    compact, sizes = {"dense": dense}, {"dense": _cost(architecture, dense)}
     for name, method, rate in VARIANTS:
-        masked = pruned(dense, method, rate)
-        compact[name] = compaction.compact(masked)
-        sizes[name] = {**_cost(compact[name]), "sparse MACs": _cost(masked)["sparse MACs"]}
+        masked = pruned(architecture, dense, method, rate)
+        compact[name] = compaction.compact(architecture, masked, SIZE)
+        sizes[name] = {
+            **_cost(architecture, compact[name]),
+            "sparse MACs": _cost(architecture, masked)["sparse MACs"],
+        }
     print(f"\nmillions; MACs of one image of {SIZE} px; sparse MACs are those of the masked network's nonzero weights")
     print(pd.DataFrame(sizes).T.to_string(), flush=True)
-    folded = {name: compaction.fold_batchnorm(network) for name, network in compact.items()}
+    folded = {name: compaction.fold_batchnorm(architecture, network) for name, network in compact.items()}
     for batch in BATCHES:
         repeats = REPEATS if batch > 1 else 5 * REPEATS
-        as_is = evaluation.latency(compact, SIZE, batch, repeats, "cpu")
-        both = evaluation.latency(folded, SIZE, batch, repeats, "cpu")
-        one = evaluation.latency({"dense": dense, **_rest(folded)}, SIZE, batch, repeats, "cpu")
+        as_is = latency(compact, SIZE, batch, repeats, "cpu")
+        both = latency(folded, SIZE, batch, repeats, "cpu")
+        one = latency({"dense": dense, **_rest(folded)}, SIZE, batch, repeats, "cpu")
         columns = {"as they are": as_is, "both folded": both, "compact folded": one}
         print(f"\nbatch {batch}: ms, and how many times faster than dense; with BatchNorm as it is, or folded")
         print(pd.DataFrame({name: _read(table) for name, table in columns.items()}).to_string(), flush=True)
@@ -100,10 +109,9 @@ def _rest(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
     return {name: network for name, network in named.items() if name != "dense"}
 
 
-def _cost(network: nn.Module) -> dict[str, str]:
-    total = compaction.cost(network, SIZE)[["parameters", "bytes", "macs", "sparse_macs"]].sum() / 1e6
+def _cost(architecture: Architecture, network: nn.Module) -> dict[str, str]:
     names = {"parameters": "parameters", "bytes": "MB", "macs": "MACs", "sparse_macs": "sparse MACs"}
-    return {names[name]: f"{value:.2f}" for name, value in total.items()}
+    return {names[name]: f"{value / 1e6:.2f}" for name, value in costs(architecture, network, SIZE).items()}
 
 
 def _read(table: pd.DataFrame) -> pd.Series:
@@ -114,11 +122,13 @@ def _read(table: pd.DataFrame) -> pd.Series:
     return pd.Series(text, index=table.network)
 
 
-def where(dense: nn.Module, method: str) -> None:
+def where(architecture: Architecture, dense: nn.Module, method: str) -> None:
     """Milliseconds of each part of the network (the least of several passes) and of each kind of operation."""
-    small = compaction.compact(pruned(dense, method, 0.8))
+    small = compaction.compact(architecture, pruned(architecture, dense, method, 0.8), SIZE)
     images = torch.rand(BATCHES[-1], 3, SIZE, SIZE).to(memory_format=torch.channels_last)
-    table = pd.DataFrame({"dense": _by_part(dense, images), "compact": _by_part(small, images)})
+    table = pd.DataFrame(
+        {"dense": _by_part(architecture, dense, images), "compact": _by_part(architecture, small, images)}
+    )
     table.loc["sum"] = table.sum()
     limit = table.dense["sum"] / table.dense["stem"]
     print(
@@ -130,16 +140,16 @@ def where(dense: nn.Module, method: str) -> None:
 
 
 @torch.inference_mode()
-def _by_part(network: nn.Module, images: torch.Tensor) -> pd.Series:
-    stages = networks.stages(network)
-    seconds = np.empty((REPEATS, len(stages)))
+def _by_part(architecture: Architecture, network: nn.Module, images: torch.Tensor) -> pd.Series:
+    steps = architecture.steps(network)
+    seconds = np.empty((REPEATS, len(steps)))
     for turn in seconds:
         x = images
-        for i, step in enumerate(stages.values()):
+        for i, step in enumerate(steps.values()):
             start = time.perf_counter()
             x = step(x)
             turn[i] = time.perf_counter() - start
-    parts = [f"blocks {name[9]}" if name.startswith("inception") else _other_part(name) for name in stages]
+    parts = [f"blocks {name[9]}" if name.startswith("inception") else _other_part(name) for name in steps]
     return pd.Series(1e3 * seconds.min(0)).groupby(parts, sort=False).sum()
 
 

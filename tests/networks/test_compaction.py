@@ -132,7 +132,7 @@ def test_outputs_of_real_weights_on_real_images(method: str) -> None:
         assert difference(network, compaction.compact(architecture, network), images) < 1e-5
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     name=st.sampled_from(NAMES),
     filters=st.sampled_from([0.0, 0.3, 0.8, 0.99]),

@@ -70,7 +70,8 @@ def prune(architecture: Architecture, network: nn.Module, method: str, rate: flo
     for name, layer in layers.items():
         gone = scores[name].argsort()[: int(len(scores[name]) * rate + 1e-9)]
         if method == "structured":
-            for module in (layer, architecture.norm(network, name)) if affine else (layer,):
+            layer.weight.data[gone] = 0
+            for module in (layer, architecture.norm(network, name)) if affine else ():
                 for parameter in module.parameters() if module else ():
                     parameter.data[gone] = 0
         else:

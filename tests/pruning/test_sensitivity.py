@@ -5,8 +5,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prunelens import registry
 from prunelens.images.embedded import compose
@@ -47,29 +45,3 @@ def test_a_method_that_prunes_in_place_or_takes_gradients_ruins_nothing(googlene
     assert (columns["structured_l1"] == columns["own_methods.in_place"]).all()
     whole = googlenet.network.state_dict()
     assert all(torch.equal(tensor, whole[name]) for name, tensor in network.state_dict().items())
-
-
-def test_tolerated_is_the_largest_rate_before_the_first_loss() -> None:
-    table = pd.DataFrame(
-        {
-            "layer": ["a"] * 3 + ["b"] * 3 + ["c"] * 3,
-            "rate": [0.9, 0.1, 0.5] * 3,
-            "top1": [0.2, 0.8, 0.79, 0.8, 0.7, 0.8, 0.8, 0.8, 0.8],
-        }
-    )
-    assert sensitivity.tolerated(table, 0.8, 0.02) == {"a": 0.5, "b": 0.05, "c": 0.9}
-
-
-@given(st.lists(st.tuples(st.floats(0.05, 0.9), st.integers(1, 10**6)), min_size=1, max_size=20), st.floats(0.0, 0.95))
-def test_scaled_rates_meet_the_rate_in_proportion(layers: list[tuple[float, int]], rate: float) -> None:
-    tolerated = {str(i): share for i, (share, _) in enumerate(layers)}
-    sizes = {str(i): size for i, (_, size) in enumerate(layers)}
-    rates = sensitivity.scaled_rates(tolerated, sizes, rate)
-    assert sum(rates[name] * sizes[name] for name in sizes) / sum(sizes.values()) == pytest.approx(rate, abs=1e-6)
-    ratios = [rates[name] / tolerated[name] for name in sizes if rates[name] < 0.98]
-    assert max(ratios, default=0) - min(ratios, default=0) < 1e-6 and all(0 <= r <= 0.98 for r in rates.values())
-
-
-def test_a_rate_that_the_layers_do_not_tolerate() -> None:
-    with pytest.raises(ValueError, match=r"found 0\.9, but the layers that tolerate pruning reach 0\.490"):
-        sensitivity.scaled_rates({"a": 0.5, "b": 0.0}, {"a": 10, "b": 10}, 0.9)

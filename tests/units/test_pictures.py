@@ -375,7 +375,7 @@ def test_a_dead_unit_is_never_excited():
 
 
 def test_an_image_ends_where_its_objective_is_flat(network):
-    """A unit of zero weights is flat from the first step; its neighbour in the batch goes on as if alone."""
+    """A unit of zero weights is flat from the first step; its neighbor in the batch goes on as if alone."""
     network.second.weight.data[1] = 0
     units, settings = [("second", 1), ("second", 4)], {**SETTINGS, "steps": 160}
     found = draw(network, units, **settings)

@@ -193,7 +193,7 @@ def test_a_residual_branch_s_units_are_recorded_behind_their_batchnorm_cut_off_a
     weights.initialize(network, seed=0)
     stimuli = image_set(3, size=32)
     recording = Recording(NetworkSource(architecture, network.eval()), stimuli, np.eye(3, dtype=np.float32))
-    x = (torch.from_numpy(stimuli.images).permute(0, 3, 1, 2) / 255 - network.mean) / network.deviation
+    x = network.normalize(torch.from_numpy(stimuli.images).permute(0, 3, 1, 2) / 255)
     with torch.no_grad():
         x = network.maxpool(network.bn1(network.conv1(x)).relu())
         block = network.layer1[0]

@@ -21,30 +21,30 @@ def dense(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def retrained(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of networks with gradient steps since the dense network's training; the dense one retrained is one."""
+    """Rows of networks with gradient steps since the dense network's training, of the dense one retrained too."""
     return pick(table, schedule=RETRAINED)
 
 
 def working(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the dense network and of all retrained ones: neither random nor pruned and left so."""
-    return table[table.schedule.isin(RETRAINED) | table.index.isin(dense(table).index)]
+    return table[table.schedule.isin(RETRAINED) | ((table.rate == 0) & (table.weights == "trained"))]
 
 
 def series(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of retrained networks that are as sparse as their rate says, with a column series.
+    """Rows of pruned, masked and retrained networks of more than one rate, with a column series (its name).
 
-    A series has one method, schedule, start of the weights and number of epochs, and more than one rate.
-    Unmasked networks are left out: their weights grow back.
+    A series has one method, schedule, start of the weights and number of epochs. Unmasked networks are left out: their
+    weights grow back, so that their rate is none.
     """
     chosen = retrained(table[(table.rate > 0) & table.masked])
-    keys = [field for field in CONFIGURATION if field != "rate"]
-    chosen = chosen[chosen.groupby(keys).rate.transform("nunique") > 1].reset_index(drop=True)
+    keys = ["method", "schedule", "weights"]
+    rates = chosen.groupby([*keys, "epochs"]).rate
+    chosen = chosen[rates.transform("nunique") > 1].reset_index(drop=True)
     names = chosen.method.astype(str)
     for field, usual in {"schedule": "one_shot", "weights": "trained"}.items():
         names = names.where(chosen[field] == usual, names + ", " + chosen[field].astype(str))
-    if chosen.groupby(keys[:-1]).epochs.nunique().gt(1).any():
-        names = names + ", " + chosen.epochs.astype(str) + " epochs"
-    return chosen.assign(series=names)
+    several = chosen.groupby(keys).epochs.transform("nunique") > 1
+    return chosen.assign(series=names.mask(several, names + ", " + chosen.epochs.astype(str) + " epochs"))
 
 
 def average_seeds(table: pd.DataFrame, *more: str) -> pd.DataFrame:

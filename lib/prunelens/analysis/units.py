@@ -1,24 +1,23 @@
-"""What becomes of units: means by network, layer and block, the same units through pruning, slopes against the rate.
+"""What becomes of units: means by network, layer and block, slopes against the rate, the same units through pruning.
 
-A mean over whatever is alive changes when units die though no unit does: slopes, followed units and differences of
-blocks compare the same units. Intervals over units speak of other units of the same networks.
+A mean over whatever is alive changes when units die though no unit does: slopes, differences of blocks and followed
+units are of the same units. Intervals over units speak of other units of the same networks.
 """
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
 from prunelens.analysis.correlations import within
-from prunelens.analysis.estimates import Estimate, holm, mean, table, unit_mean
-from prunelens.analysis.selection import average_seeds, dense, pick, series
+from prunelens.analysis.estimates import Estimate, by, holm, mean, table, unit_mean
+from prunelens.analysis.selection import dense, pick, series
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
 UNIT = ["layer", "unit"]
 
 
-def live(units: pd.DataFrame) -> pd.DataFrame:
+def _live(units: pd.DataFrame) -> pd.DataFrame:
     """Live units; of the output layer those of the data's own classes."""
     return units[units.alive.astype(bool) & units.own_class.astype(bool)]
 
@@ -26,15 +25,14 @@ def live(units: pd.DataFrame) -> pd.DataFrame:
 def same_units(units: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Rows of the units that are alive, and have a value, in every network of the table."""
     network = units.groupby(FIELDS, sort=False).ngroup()
-    found = units.alive.astype(bool) & units[measure].notna()
-    networks = network[found].groupby([units.layer[found], units.unit[found]]).transform("nunique")
-    return units[found][networks == network.nunique()]
+    found = units[units.alive.astype(bool) & units[measure].notna()]
+    return found[network[found.index].groupby([found.layer, found.unit]).transform("nunique") == network.nunique()]
 
 
 def network_means(units: pd.DataFrame, *measures: str) -> pd.DataFrame:
     """A row per network: FIELDS, dead (units), and for each measure its means over live units.
 
-    MEASURE: of convs; MEASURE_output: of the data's own classes' outputs; MEASURE_all_outputs: of all outputs;
+    MEASURE: of convs; MEASURE_output: of the outputs of the data's own classes; MEASURE_all_outputs: of all outputs;
     MEASURE_layers: of the layers' means; MEASURE_all: of all units, as the paper averages.
     """
     alive, names = units[units.alive.astype(bool)], list(measures)
@@ -47,58 +45,52 @@ def network_means(units: pd.DataFrame, *measures: str) -> pd.DataFrame:
         "_all": alive,
     }
     found = units.assign(dead=~units.alive.astype(bool)).groupby(FIELDS, sort=False)[["dead"]].sum()
-    for ending, rows in parts.items():
-        found = found.join(rows.groupby(FIELDS)[names].mean().add_suffix(ending))
-    return found.reset_index()
+    return found.join([rows.groupby(FIELDS)[names].mean().add_suffix(end) for end, rows in parts.items()]).reset_index()
 
 
 def dead(units: pd.DataFrame) -> pd.DataFrame:
-    """Networks with dead conv units: FIELDS, units, dead."""
+    """Networks with dead conv units: FIELDS, units, dead (numbers)."""
     convs = pick(units, kind="conv")
     groups = convs.assign(dead=~convs.alive.astype(bool)).groupby(FIELDS, sort=False, as_index=False)
-    found = groups.agg(units=("dead", "size"), dead=("dead", "sum"))
-    return found[found.dead > 0].reset_index(drop=True)
+    return groups.agg(units=("dead", "size"), dead=("dead", "sum")).query("dead > 0").reset_index(drop=True)
 
 
-def _means(rows: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame:
-    """Mean over units, seeds averaged before: CONFIGURATION, keys, value, low, high, over."""
-    names = list(dict.fromkeys([*keys, *UNIT]))
-    averaged = rows.groupby([*CONFIGURATION, *names], sort=False, as_index=False)[value].mean()
-    groups = averaged.groupby([*CONFIGURATION, *keys], sort=False)
-    found = ((dict(zip([*CONFIGURATION, *keys], k, strict=True)), unit_mean(g[value], g.layer)) for k, g in groups)
-    return table(found, [*CONFIGURATION, *keys])
+def _means(rows: pd.DataFrame, value: str, *keys: str) -> pd.DataFrame:
+    """Mean over units, seeds averaged before."""
+    places = list(dict.fromkeys([*CONFIGURATION, *keys, *UNIT]))
+    averaged = rows.groupby(places, sort=False, as_index=False)[value].mean()
+    return by(averaged, [*CONFIGURATION, *keys], lambda group: unit_mean(group[value], group.layer))
 
 
 def layer_means(units: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Mean of a measure by layer: CONFIGURATION, layer, block, position, kind, value, low, high, over (units)."""
-    return _means(live(units), measure, ["layer", "block", "position", "kind"])
+    """Mean over live units by layer: CONFIGURATION, layer, block, position, kind, value, low, high, over (units)."""
+    return _means(_live(units), measure, "layer", "block", "position", "kind")
 
 
 def block_differences(units: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A measure minus the dense network's, mean over the units of each block that live in both.
+    """A measure minus the dense network's, mean over the units of a block that live in both; seeds averaged.
 
-    Returns: CONFIGURATION, block (in order of the forward pass), value, low, high, over (units, seeds averaged).
+    Returns: CONFIGURATION, block (in order of the forward pass), value, low, high, over (units).
     """
-    rows = live(units).sort_values("position", kind="stable")
-    before = dense(rows).set_index(UNIT)[measure].rename("before")
-    rows = rows.drop(dense(rows).index).join(before, on=UNIT)
-    rows = rows[rows.weights == "trained"].assign(difference=lambda t: t[measure] - t.before)
-    return _means(rows.dropna(subset="difference"), "difference", ["block"])
+    rows = pick(_live(units), weights="trained").sort_values("position", kind="stable")
+    first = dense(rows)
+    rows = rows.drop(first.index).join(first.set_index(UNIT)[measure].rename(DENSE), on=UNIT)
+    rows = rows.assign(difference=rows[measure] - rows[DENSE]).dropna(subset="difference")
+    return _means(rows, "difference", "block")
 
 
 def output_gaps(units: pd.DataFrame, measure: str, last_block: bool = False) -> pd.DataFrame:
-    """Mean of a measure over the convs minus that of each output of the data's classes, both alive.
+    """Mean of a measure over a network's live convs minus that of each live output of the data's classes.
 
-    Returns a row per output unit and a column per configuration, means over seeds: networks of one dense parent have
-    the same outputs, so that an interval has to be over outputs. last_block: convs of the last block alone.
+    Returns a row per output and a column per configuration (means over seeds): networks of one dense parent have the
+    same outputs, so that an interval has to be over outputs. last_block: convs of the last block alone.
     """
-    rows = live(units)
+    rows = _live(units)
     convs = pick(rows, kind="conv").sort_values("position", kind="stable")
     if last_block and len(convs):
         convs = pick(convs, block=convs.block.iloc[-1])
-    before = convs.groupby(FIELDS)[measure].mean().rename("before")
-    outputs = pick(rows, kind="output").join(before, on=FIELDS)
-    return outputs.assign(gap=outputs.before - outputs[measure]).pivot_table("gap", "unit", CONFIGURATION)
+    outputs = pick(rows, kind="output").join(convs.groupby(FIELDS)[measure].mean().rename("convs"), on=FIELDS)
+    return outputs.assign(gap=outputs.convs - outputs[measure]).pivot_table("gap", "unit", CONFIGURATION)
 
 
 # ------------------------------------------------------------------------------------------------------- slopes
@@ -108,16 +100,15 @@ def slopes(units: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Slope of a measure against the rate in each series (`selection.series`), over the same live conv units.
 
     It is the mean over layers of the mean over units of each unit's own least-squares slope.
-    Returns: fields of the series, series, networks, units, layers; value, low, high, over (units, networks fixed); seeds
-    (slopes of single seeds), seeds_low, seeds_high (Student's interval over them).
+    Returns: CONFIGURATION but the rate, series; networks, units, layers; value, low, high, over (units, the networks
+    fixed); seeds (slopes of single seeds), seeds_low, seeds_high (Student's interval over them).
     """
-    rows, seeds = [], []
-    fields = [field for field in CONFIGURATION if field != "rate"]
+    rows, seeds, fields = [], [], [field for field in CONFIGURATION if field != "rate"]
     for name, group in series(pick(units, kind="conv")).groupby("series", sort=False):
         same = same_units(group, measure)
-        counts = {"networks": len(group[FIELDS].drop_duplicates()), "units": len(same[UNIT].drop_duplicates())}
-        keys = {**group[fields].iloc[0], "series": name, **counts, "layers": same.layer.nunique()}
-        rows.append((keys, _slope(same, measure)))
+        counts = [len(group[FIELDS].drop_duplicates()), len(same[UNIT].drop_duplicates()), same.layer.nunique()]
+        names = {**group[fields].iloc[0], "series": name}
+        rows.append((names | dict(zip(("networks", "units", "layers"), counts, strict=True)), _slope(same, measure)))
         seeds.append([_slope(one, measure).value for _, one in same.groupby("seed")])
     over = [mean(each, "seeds") for each in seeds]
     found = table(rows, [*fields, "series", "networks", "units", "layers"])
@@ -126,10 +117,10 @@ def slopes(units: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def _slope(same: pd.DataFrame, measure: str) -> Estimate:
     values = same.pivot(index=UNIT, columns=["seed", "rate"], values=measure)
-    rates = values.columns.get_level_values("rate").to_numpy(float)
-    centered = rates - rates.mean() if len(rates) else rates
+    rates = values.columns.get_level_values("rate").to_series()
+    centered = rates.to_numpy(float) - rates.mean()
     width = centered @ centered
-    each = values.to_numpy(float) @ centered / width if width > 0 else np.full(len(values), np.nan)
+    each = values.to_numpy(float) @ centered / (width if width > 0 else float("nan"))
     return unit_mean(each, values.index.get_level_values("layer"), balanced=True)
 
 
@@ -138,22 +129,22 @@ def measure_slopes(units: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame
 
     Returns: measure, the columns of `slopes`, p (t test over seeds' slopes), p_holm (corrected for all rows).
     """
-    spread = pick(dense(live(units)), kind="conv")[list(measures)].std()
+    spread = pick(dense(_live(units)), kind="conv")[list(measures)].std()
     found = [slopes(units.assign(**{m: units[m] / spread[m]}), m).assign(measure=m) for m in measures if spread[m] > 0]
     rows = pd.concat([slopes(units[:0], measures[0]).assign(measure=""), *found], ignore_index=True)
-    p = [float(stats.ttest_1samp(seeds, 0).pvalue) if len(seeds) > 1 else np.nan for seeds in rows.seeds]
+    p = [float(stats.ttest_1samp(seeds, 0).pvalue) if len(seeds) > 1 else float("nan") for seeds in rows.seeds]
     return rows.assign(p=p, p_holm=holm(p))[["measure", *rows.columns.drop("measure"), "p", "p_holm"]]
 
 
-# ------------------------------------------------------------------------------------------------ the same units
+# -------------------------------------------------------------------------------------------------- the same units
 
 
 def followed(units: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The same conv units through pruning: alive in the dense network and in all one-shot networks of a method.
 
-    Returns: method, epochs, schedule, rate, layer, unit, dense (value in the dense network), `measure`. Networks are of the
-    dense network's seed, from dense (schedule "none") to most pruned. First comes the control, the method "dense": the
-    dense network and itself retrained.
+    Networks are of the dense network's seed, from dense (schedule "none") to most pruned. First comes the control, the
+    method "dense": the dense network and itself retrained.
+    Returns: method, epochs, schedule, rate, layer, unit, dense (the value in the dense network), `measure`.
     """
     convs = pick(units, kind="conv", masked=True, weights="trained")
     first = dense(convs)
@@ -163,16 +154,16 @@ def followed(units: pd.DataFrame, measure: str) -> pd.DataFrame:
         for (method, epochs), networks in others.groupby(["method", "epochs"], sort=False)
     ]
     start = first.set_index(UNIT)[measure].rename(DENSE)
-    table_ = pd.concat([convs[:0], *found], ignore_index=True).join(start, on=UNIT)
-    return table_[["method", "epochs", "schedule", "rate", *UNIT, DENSE, measure]]
+    found = pd.concat([convs[:0], *found], ignore_index=True)[["method", "epochs", "schedule", "rate", *UNIT, measure]]
+    return found.join(start, on=UNIT)
 
 
 def followed_summary(followed: pd.DataFrame, measure: str) -> pd.DataFrame:
     """How the units of each network of `followed` lie, and whether they keep the dense network's order.
 
-    Returns: method, epochs, schedule, rate, units, q10, q25, q50, q75, q90; change, change_low, change_high (mean of the
-    units' own changes against the dense network); r, r_low, r_high (correlation of ranks within layers with the dense
-    network's); value, low, high, over (mean). Intervals are over units; the dense network has no change and no r.
+    Returns: method, epochs, schedule, rate, units, q10, q25, q50, q75, q90; but for the dense network change,
+    change_low, change_high (mean of the units' own changes since) and r, r_low, r_high (of ranks within layers with
+    those there); value, low, high, over (their mean). Intervals are over units.
     """
     keys, rows = ["method", "epochs", "schedule", "rate"], []
     for key, units in followed.groupby(keys, sort=False):
@@ -189,14 +180,13 @@ def followed_summary(followed: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def examples(units: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The dense network's two highest, two median and two lowest live conv units, all columns."""
-    ranked = pick(dense(live(units)), kind="conv").dropna(subset=measure).sort_values(measure, ascending=False)
-    half = len(ranked) // 2
-    return ranked.iloc[sorted({0, 1, half, half + 1, len(ranked) - 2, len(ranked) - 1} & set(range(len(ranked))))]
+    ranked = pick(dense(_live(units)), kind="conv").dropna(subset=measure).sort_values(measure, ascending=False)
+    half, last = len(ranked) // 2, len(ranked) - 1
+    return ranked.iloc[sorted({0, 1, half, half + 1, last - 1, last} & set(range(len(ranked))))]
 
 
 def softmax_differences(softmax: pd.DataFrame, measure: str = "mis") -> pd.DataFrame:
-    """A measure of the outputs ranked by probability minus ranked by logit: FIELDS, stimuli, value, low, high, over."""
+    """A measure of outputs ranked by probability minus ranked by logit: FIELDS, stimuli, value, low, high, over."""
     keys = [*FIELDS, "stimuli"]
-    wide = softmax.pivot(index=[*keys, "unit"], columns="output", values=measure)
-    groups = (wide.probability - wide.logit).groupby(keys, sort=False)
-    return table(((dict(zip(keys, key, strict=True)), mean(each, "classes")) for key, each in groups), keys)
+    wide = softmax.pivot(index=[*keys, "unit"], columns="output", values=measure).reset_index()
+    return by(wide, keys, lambda rows: mean(rows.probability - rows.logit, "classes"))

@@ -7,7 +7,7 @@ decide it) or "not tested" (the tables have no networks for it). The paper's cla
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,20 +17,11 @@ from scipy import stats
 from prunelens import registry
 from prunelens.analysis import example
 from prunelens.analysis.estimates import NONE, Estimate, holm
+from prunelens.profile import Margins
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 
 Tables = Mapping[str, pd.DataFrame]  # accuracy, epochs, units, classes, as `Study.tables` has them
-
-
-@dataclass(frozen=True)
-class Margins:
-    """Margins of practical equivalence."""
-
-    accuracy: float = 0.005  # of Top-1
-    slope: float = 0.1  # of the way from random to dense, per unit of rate
-    correlation: float = 0.3
-    mis: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -97,9 +88,10 @@ class Claim:
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES or (isinstance(self.margin, str) and not hasattr(Margins, self.margin)):
-            raise ValueError(f"claim {self.name}: found rule {self.rule!r} and margin {self.margin!r}, expected one of "
-                             f"{', '.join(RULES)} and a number or one of {', '.join(asdict(Margins()))}")  # fmt: skip
+        if self.rule not in RULES or (isinstance(self.margin, str) and self.margin not in Margins.model_fields):
+            rules, margins = ", ".join(RULES), ", ".join(Margins.model_fields)
+            found = f"found rule {self.rule!r} and margin {self.margin!r}"
+            raise ValueError(f"claim {self.name}: {found}, expected one of {rules} and a number or one of {margins}")
 
     def __call__(self, function: registry.Part) -> registry.Part:
         function.claim = self  # type: ignore[attr-defined]
@@ -166,7 +158,7 @@ class Claim:
 def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:
     """Judge claims by a study's tables, as far as these are there.
 
-    claims: names of built-ins or import paths; None: all built-ins. margins: anything with the fields of `Margins`.
+    claims: names of built-ins or import paths; None: all built-ins. margins: of equivalence.
     Returns: claim, statement, paper, estimate (in words), verdict, why, figure; value, low, high and over of the first
     comparison that has the verdict.
     """
@@ -202,7 +194,7 @@ def keep(tables: Tables, folder: Path, claims: Iterable[str], margins: Margins) 
             others = [c for c in table.select_dtypes("float") if c not in ("rate", "position", "mis")]
             table = table.assign(**table[others].where(table.method == "dense"))
         table.to_parquet(target / f"{name}.parquet")
-    values = {name: getattr(margins, name) for name in asdict(Margins())}
+    values = margins.model_dump()
     (target / "claims.json").write_text(json.dumps({"claims": list(claims), "margins": values}, indent=1))
 
 

@@ -57,8 +57,10 @@ def check(architecture: Architecture, outputs: int, width: float, size: int) -> 
                 f"rectified({name}): found {channels.get(name, 'no')} channels, expected {conv.out_channels}"
             )
     for name in architecture.prunable(network):
-        filters = network.get_submodule(name).weight.data
-        filters[torch.rand(len(filters), generator=generator) < 0.5] = 0
+        weight = network.get_submodule(name).weight.data
+        weight[torch.rand(len(weight), generator=generator) < 0.5] = 0
+        shared = torch.Generator().manual_seed(0)  # readers of one tensor leave out the same channels
+        weight[:, torch.rand(weight.shape[1], generator=shared) < 0.5] = 0
     compact(architecture, network, size)
 
 

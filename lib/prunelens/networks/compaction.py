@@ -140,7 +140,7 @@ def _fold_into(architecture: Architecture, network: nn.Module, stream: Stream, r
 
 
 def _silence(network: nn.Module, streams: list[Stream]) -> None:
-    """Set filters to zero on which no output depends: found from the outputs backwards, since streams may be circular."""
+    """Set filters to zero on which no output depends, found from the outputs backwards: streams may be circular."""
     streams = [stream for stream in reversed(streams) if not stream.fixed]
     layers = {writer: network.get_submodule(writer) for stream in streams for writer in stream.writers}
     used = {writer: torch.zeros(len(layer.weight), dtype=torch.bool) for writer, layer in layers.items()}
@@ -199,9 +199,8 @@ def _read_by_any(network: nn.Module, stream: Stream, used: dict[str, Tensor] | N
     """Bool per channel of the stream; used: the filters that count, by layer."""
     widths = [len(network.get_submodule(writer).weight) for writer in stream.writers]
     channels = sum(widths) if stream.join == "concat" else widths[0]
-    weights = [
-        _inputs(network.get_submodule(name), channels)[(used or {}).get(name, slice(None))] for name in stream.readers
-    ]
+    layers = {reader: network.get_submodule(reader) for reader in stream.readers}
+    weights = [_inputs(layer, channels)[(used or {}).get(name, slice(None))] for name, layer in layers.items()]
     return torch.stack([weight.transpose(0, 1).flatten(1).any(1) for weight in weights]).any(0)
 
 

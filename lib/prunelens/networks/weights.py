@@ -1,4 +1,4 @@
-"""Weights: drawn, shuffled, and loaded with a check of names, shapes and numbers."""
+"""Weights: drawn, and loaded with a check of names, shapes and numbers."""
 
 from pathlib import Path
 
@@ -20,15 +20,6 @@ def initialize(network: nn.Module, seed: int) -> None:
                 module.bias.data.zero_()
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-
-
-def shuffle_weights(network: nn.Module, seed: int) -> None:
-    """Deal the weights of every conv and fc layer to other places of that layer; biases and BatchNorm stay."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            places = torch.randperm(module.weight.numel(), generator=generator)
-            module.weight.data.copy_(module.weight.data.flatten()[places].view_as(module.weight))
 
 
 def load_weights(network: nn.Module, file: Path) -> None:

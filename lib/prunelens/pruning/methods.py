@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunelens.pruning.context import Context, Masks
 from prunelens.pruning.masks import Method, drop_smallest, keep_largest
-from prunelens.pruning.sensitivity import scaled_rates
+from prunelens.pruning.rates import scaled_rates
 from prunelens.registry import describe
 
 SINGLE, FILTERS, CONNECTIONS = (), (1, 2, 3), (0, 2, 3)  # dims of a conv's weight that one score covers

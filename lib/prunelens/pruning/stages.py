@@ -110,7 +110,7 @@ def _scan_images(pipeline: Pipeline) -> Any:
 
 def tolerated(pipeline: Pipeline) -> dict[str, float]:
     """By layer, the rate of unstructured pruning that costs this layer alone no more than the tolerance."""
-    from prunelens.pruning.sensitivity import tolerated as read
+    from prunelens.pruning.rates import tolerated as read
 
     layers = pipeline.get("layers")
     table = pd.concat([pipeline.get("sensitivity", block) for block in layers[layers.prunable].block.unique()])
@@ -133,8 +133,6 @@ def network(pipeline: Pipeline, variant: Variant) -> "nn.Module":
     _prune(pipeline, variant, found, variant.rate)
     if variant.weights == "random":
         weights.initialize(found, variant.seed)
-    if variant.weights == "shuffled":
-        weights.shuffle_weights(found, variant.seed)
     return found.eval()
 
 
@@ -381,12 +379,8 @@ def costs(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
     from prunelens.networks import costs as measured
     from prunelens.pruning.masks import sparsity
 
-    ours, pixels, repeats = (
-        networks.architecture(pipeline),
-        pipeline.profile.data.size,
-        pipeline.profile.latency_repeats,
-    )
-    masked = network(pipeline, variant)
+    ours, masked = networks.architecture(pipeline), network(pipeline, variant)
+    pixels, repeats = pipeline.profile.data.size, pipeline.profile.latency_repeats
     forms = {
         "dense": network(pipeline, pipeline.dense),
         "masked": masked,

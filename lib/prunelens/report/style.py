@@ -38,7 +38,7 @@ SCHEDULES = {
     "rewound": "learning rate rewound",
 }
 DASHES = {"iterative": "--", "rewound": ":", "recalibrated": "-."}
-WEIGHTS = {"random": "weights drawn anew", "shuffled": "weights shuffled"}
+WEIGHTS = {"random": "weights drawn anew"}
 LOOK = {"method": DENSE, "schedule": "one_shot", "masked": True, "weights": "trained"}  # fields that give the look
 LABELS = {
     "rate": "nominal pruning rate",
@@ -98,11 +98,11 @@ def look(row: Mapping[str, Any]) -> Look:
     method, schedule, masked, weights = (row.get(name, usual) for name, usual in LOOK.items())
     words, line, face = ", ".join(_words(row)), DASHES.get(schedule, "-"), "white" if schedule in DASHES else ""
     if method == DENSE:
-        grey = {"random": "#B0B0B0", "shuffled": "#949494"}.get(weights, "#767676" if schedule in RETRAINED else INK)
+        grey = "#B0B0B0" if weights == "random" else "#767676" if schedule in RETRAINED else INK
         return Look(grey, "o", words, line, face)
     known = described(method)
     color = known.color if masked else to_hex(0.45 * np.array(to_rgb(known.color)) + 0.55)
-    return Look(color, {"random": "x", "shuffled": "+"}.get(weights, known.marker), words, line, face)
+    return Look(color, "x" if weights == "random" else known.marker, words, line, face)
 
 
 def _words(row: Mapping[str, Any]) -> list[str]:

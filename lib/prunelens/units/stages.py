@@ -274,8 +274,8 @@ def pictures(pipeline: Pipeline, variant: Variant) -> Arrays:
 def atlas(pipeline: Pipeline, block: str) -> Arrays:
     """Pictures of the dense network's `atlas_units` of a block, one start each.
 
-    The fields of `units.pictures.Pictures` as "exciting/...", "inhibiting/...", and as "natural/..." of the pictures with
-    the natural spectrum of the study's images, whose opacity is worth looking at.
+    The fields of `units.pictures.Pictures` as "exciting/...", "inhibiting/...", and as "natural/..." of the pictures
+    with the natural spectrum of the study's images, whose opacity is worth looking at.
     """
     from prunelens.images.imageset import sample
     from prunelens.units.pictures import natural_spectrum

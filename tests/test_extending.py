@@ -94,7 +94,7 @@ def test_images_and_architecture_of_ones_own_are_what_is_studied(study: Study) -
 def test_a_claim_of_ones_own_is_judged_beside_the_papers(study: Study) -> None:
     judged = verdicts.judge(study.tables(), ["c1a", *study.profile.claims.extra], study.profile.claims.margins)
     own = judged.set_index("claim").loc["X1"]
-    assert own.verdict in ("holds", "undecided", "does not hold") and own.figure == "05_dead_units"
+    assert own.verdict in ("holds", "undecided", "does not hold") and own.figure == "05_dead"
 
 
 @pytest.mark.slow

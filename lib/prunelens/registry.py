@@ -36,7 +36,6 @@ class Description:
         layers). A measure: "concepts" (known concepts of the images), "temperature".
     also: names of parameters that a method prunes beside the weights of the prunable convs.
     limits, chance: of a measure's axis, and the value of a unit that says nothing; None: unknown.
-    requires: packages to install, as for pip.
     version: raise it when the part's results change.
     """
 
@@ -48,7 +47,6 @@ class Description:
     also: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     chance: float | None = None
-    requires: tuple[str, ...] = ()
     version: int = 1
 
     def to_json(self) -> dict[str, Any]:

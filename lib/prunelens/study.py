@@ -128,7 +128,7 @@ class Study:
     @property
     def blocks(self) -> list[str]:
         """The blocks of the network that have prunable layers, in order."""
-        return list(self.layers[self.layers.prunable].block.unique())
+        return list(pruning.prunable(self.pipeline).block.unique())
 
     @property
     def train(self) -> ImageSet:
@@ -140,11 +140,6 @@ class Study:
         """The images that accuracy is measured on."""
         return images.validation(self.pipeline)
 
-    def image_table(self) -> pd.DataFrame:
-        """Name and class of every validation image."""
-        found = self.validation
-        return pd.DataFrame({"name": found.names, "class_name": np.array(found.class_names)[found.labels]})
-
     # ------------------------------------------------------------------------------------------ pruning and accuracy
 
     def sensitivity(self) -> pd.DataFrame:
@@ -155,9 +150,7 @@ class Study:
         self.pipeline.ensure("sensitivity", self.blocks)
         table = pd.concat([self.pipeline.get("sensitivity", block) for block in self.blocks], ignore_index=True)
         dense = self.pipeline.get("sensitivity_dense")["top1"]
-        return table.merge(self.layers[["layer", "block", "position"]], on="layer").assign(
-            kept=lambda t: t.top1 / dense
-        )
+        return table.merge(self.layers[["layer", "block", "position"]]).assign(kept=lambda t: t.top1 / dense)
 
     def layer_sparsity(self, chosen: Chosen = None) -> pd.DataFrame:
         """Share of pruned weights by prunable layer: fields, layer, block, position, sparsity."""

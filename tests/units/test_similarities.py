@@ -38,7 +38,7 @@ def test_built_ins_are_classes_found_by_name_and_described() -> None:
     assert registry.built_ins("similarity") == ["efficientnet_lite0", "stlpips", "dreamsim"]
     for name in registry.built_ins("similarity"):
         found = registry.find("similarity", name)
-        assert isinstance(found, type) and registry.description(found, name).requires
+        assert isinstance(found, type) and registry.description(found, name).label
     with pytest.raises(ValueError, match=r"similarity ssim: unknown, .*efficientnet_lite0, stlpips, dreamsim"):
         load("ssim")
 

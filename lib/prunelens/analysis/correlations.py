@@ -72,7 +72,7 @@ def _fisher(r: float, n: int, groups: int, method: str = "pearson") -> tuple[flo
     return math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15)), error
 
 
-def equivalence(r: float, n: int, bound: float = SMALLEST, groups: int = 1, alpha: float = 0.05) -> tuple[str, float]:
+def equivalence(r: float, n: int, bound: float = SMALLEST, groups: int = 1) -> tuple[str, float]:
     """Two one-sided tests (TOST) that a true correlation is inside (-bound, bound): verdict and p value.
 
     n: independent rows; groups: centered apart. Verdicts: "equivalent", "related" (differs from 0), "undecided".
@@ -81,13 +81,13 @@ def equivalence(r: float, n: int, bound: float = SMALLEST, groups: int = 1, alph
         return "undecided", math.nan
     z, error = _fisher(r, n, groups)
     p = float(stats.norm.cdf((abs(z) - math.atanh(bound)) / error))
-    related = 2 * stats.norm.sf(abs(z) / error) < alpha
-    return "equivalent" if p < alpha else "related" if related else "undecided", p
+    related = 2 * stats.norm.sf(abs(z) / error) < 0.05
+    return "equivalent" if p < 0.05 else "related" if related else "undecided", p
 
 
-def needed(r: float = SMALLEST, power: float = 0.8, groups: int = 1) -> int:
-    """Number of independent rows at which a true correlation r is seen with that power, tested at 5 %."""
-    distance = stats.norm.isf(0.025) + stats.norm.ppf(power)
+def needed(r: float = SMALLEST, groups: int = 1) -> int:
+    """Number of independent rows at which a true correlation r is seen with 80 % power, tested at 5 %."""
+    distance = stats.norm.isf(0.025) + stats.norm.ppf(0.8)
     return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3) + groups - 1
 
 

@@ -20,6 +20,7 @@ from prunelens.analysis.estimates import NONE, Estimate, holm
 from prunelens.profile import Margins
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+SHOWN = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure"]  # columns of `judge` worth reading
 
 Tables = Mapping[str, pd.DataFrame]  # accuracy, epochs, units, classes, as `Study.tables` has them
 

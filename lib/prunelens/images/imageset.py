@@ -62,6 +62,10 @@ class ImageSet:
         facts = (self.images.shape, self.pixels or pixel_hash(self.images), self.names, self.outputs.tolist(), concepts)
         return hashlib.sha256(repr(facts).encode() + self.labels.tobytes()).hexdigest()
 
+    def table(self) -> pd.DataFrame:
+        """Name and class of every image: name, class_name."""
+        return pd.DataFrame({"name": self.names, "class_name": np.array(self.class_names)[self.labels]})
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order, copied into memory; the classes stay as they are."""
         indices = np.asarray(indices, dtype=np.int64)

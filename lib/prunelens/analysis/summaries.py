@@ -79,16 +79,21 @@ def both_scans(scan: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.
 
 
 def side_by_side(accuracy: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """Our configurations beside the paper's numbers of the same method, schedule, rate and masks.
+    """Our configurations beside the paper's numbers of the same method, schedule, rate and masks, of trained weights.
 
     accuracy: a row per network; means: the networks' mean MIS (`units.network_means`). Columns: CONFIGURATION,
-    conv_sparsity, top1, top1_all_outputs, mis_all; paper_epochs, paper_top1, paper_mean_mis (SGD, the longest runs).
+    conv_sparsity, top1, top1_all_outputs, mis_all; paper_epochs_top1, paper_top1, paper_epochs_mean_mis, paper_mean_mis
+    (SGD, the longest runs).
     """
     ours = average_seeds(accuracy.merge(means[[*FIELDS, "mis_all"]], on=FIELDS))
     ours = ours[[*CONFIGURATION, "conv_sparsity", "top1", "top1_all_outputs", "mis_all"]]
-    keys = ["method", "schedule", "masked", "rate"]
+    keys = ["method", "schedule", "masked", "rate", "weights"]
     for measure in ("top1", "mean_mis"):
-        paper = pick(headlines(), measure=measure, optimizer=["none", "sgd"]).sort_values("epochs")
+        paper = (
+            pick(headlines(), measure=measure, optimizer=["none", "sgd"])
+            .assign(weights="trained")
+            .sort_values("epochs")
+        )
         paper = paper.drop_duplicates(keys, keep="last").astype({"masked": bool})
         paper = paper.rename(columns={"value": f"paper_{measure}", "epochs": f"paper_epochs_{measure}"})
         ours = ours.merge(paper[[*keys, f"paper_epochs_{measure}", f"paper_{measure}"]], on=keys, how="left")

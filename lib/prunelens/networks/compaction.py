@@ -22,7 +22,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from prunelens import registry
 from prunelens.networks.architecture import Architecture, Stream
@@ -226,9 +225,7 @@ def _assemble(architecture: Architecture, state: dict[str, Tensor], outputs: int
     network.to(state[f"{architecture.output}.weight"].dtype)
     for name, module in list(network.named_modules(remove_duplicate=False)):  # one pool may be used in several places
         own = {key.rpartition(".")[2]: tensor for key, tensor in state.items() if key.rpartition(".")[0] == name}
-        if isinstance(module, nn.BatchNorm2d) and not own:
-            network.set_submodule(name, nn.Identity())  # it was folded
-        elif own:
+        if own:
             network.set_submodule(name, _fitted(module, own))
     if differing := network.state_dict().keys() ^ state.keys():
         raise ValueError(f"missing or unknown tensors {', '.join(sorted(differing)[:3])}")
@@ -250,21 +247,6 @@ def _fitted(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     elif isinstance(fitted, nn.BatchNorm2d):
         fitted.num_features = len(fitted.running_mean)
     return fitted
-
-
-def fold_batchnorm(architecture: Architecture, network: nn.Module) -> nn.Module:
-    """A copy whose convs have their BatchNorm folded into weights and biases: the same outputs in evaluation mode.
-
-    Faster, dense or compact, but neither to be retrained nor compared layer by layer with a network that has BatchNorm.
-    """
-    folded = copy.deepcopy(network)
-    names = {module: name for name, module in folded.named_modules()}
-    for name, conv in architecture.convs(folded).items():
-        if norm := architecture.norm(folded, name):
-            fused = fuse_conv_bn_eval(copy.deepcopy(conv).eval(), norm.eval())
-            folded.set_submodule(name, fused.train(conv.training))
-            folded.set_submodule(names[norm], nn.Identity())
-    return folded
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -211,7 +211,7 @@ def test_needed() -> None:
 
 @pytest.mark.parametrize("groups", [1, 5])
 def test_as_many_as_needed_have_the_power(groups: int) -> None:
-    """At that many rows (and one for each more group) r = .3 is seen in about 80 % of simulated studies, not 70 or 90."""
+    """There, and at one more row per further group, a true r = .3 is seen in about 80 % of studies, not in 70 or 90."""
     n, seen = needed(0.3) + groups - 1, []
     group = np.arange(n) % groups
     for s in range(400):

@@ -89,12 +89,8 @@ def side_by_side(accuracy: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     ours = ours[[*CONFIGURATION, "conv_sparsity", "top1", "top1_all_outputs", "mis_all"]]
     keys = ["method", "schedule", "masked", "rate", "weights"]
     for measure in ("top1", "mean_mis"):
-        paper = (
-            pick(headlines(), measure=measure, optimizer=["none", "sgd"])
-            .assign(weights="trained")
-            .sort_values("epochs")
-        )
-        paper = paper.drop_duplicates(keys, keep="last").astype({"masked": bool})
+        paper = pick(headlines(), measure=measure, optimizer=["none", "sgd"]).assign(weights="trained")
+        paper = paper.sort_values("epochs").drop_duplicates(keys, keep="last").astype({"masked": bool})
         paper = paper.rename(columns={"value": f"paper_{measure}", "epochs": f"paper_epochs_{measure}"})
         ours = ours.merge(paper[[*keys, f"paper_epochs_{measure}", f"paper_{measure}"]], on=keys, how="left")
     return ours

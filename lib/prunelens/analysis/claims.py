@@ -44,9 +44,9 @@ def c1b(tables: Tables) -> Finding:
     return _connection(tables, masked=False)
 
 
-@claim("C2", "connection sparsity > unstructured > structured pruning at the highest rate", "positive", "accuracy",
-       "03_accuracy_by_rate", "{:.3f}, {:.3f}, {:.3f} at 0.8, the first without masks".format(*_ORDER), "+.1%",
-       ("accuracy",))  # fmt: skip
+@claim("C2", "connection sparsity > unstructured > structured pruning at the highest rate",
+       rule="positive", margin="accuracy", form="+.1%", figure="03_accuracy_by_rate", needs=("accuracy",),
+       paper="{:.3f}, {:.3f}, {:.3f} at 0.8, the first without masks".format(*_ORDER))  # fmt: skip
 def c2(tables: Tables) -> Finding:
     """Masked; unmasked where connection sparsity is not there with masks, as in the published tables."""
     first, second, third = (_most_pruned(tables, method) for method in METHODS)
@@ -55,10 +55,10 @@ def c2(tables: Tables) -> Finding:
     return _differences(tables, (first, second), (second, third))
 
 
-@claim("C3", "iterative is better than one-shot pruning at equal epochs", "positive", "accuracy",
-       "07_iterative", "{:.3f} (200 epochs) against {:.3f} (60 epochs), both 84 % sparse".format(
-           *_paper(schedule="iterative", epochs=200), *_paper(schedule="one_shot", epochs=60)),
-       "+.1%", ("accuracy", "classes"))  # fmt: skip
+@claim("C3", "iterative is better than one-shot pruning at equal epochs",
+       rule="positive", margin="accuracy", form="+.1%", figure="07_iterative", needs=("accuracy", "classes"),
+       paper="{:.3f} (200 epochs) against {:.3f} (60 epochs), both 84 % sparse".format(
+           *_paper(schedule="iterative", epochs=200), *_paper(schedule="one_shot", epochs=60)))  # fmt: skip
 def c3(tables: Tables) -> Finding:
     return _minus_one_shot(tables, "iterative")
 
@@ -143,8 +143,8 @@ _UNITS = ("accuracy", "classes", "units.mis")
 
 
 @claim("C4", "MIS does not change with the rate (share of the way from random to dense, per unit of rate)",
-       "equivalent", "slope", "06_slopes", f"r = {_paper(measure='rate_mis_r')[0]:.2f}, 8 series pooled, 40 networks",
-       "+.0%", _UNITS)  # fmt: skip
+       rule="equivalent", margin="slope", form="+.0%", figure="06_slopes", needs=_UNITS,
+       paper=f"r = {_paper(measure='rate_mis_r')[0]:.2f}, 8 series pooled, 40 networks")  # fmt: skip
 def c4(tables: Tables) -> Finding:
     """Same live units, networks above chance; over seeds, or with one seed over units."""
     found = slopes(_above_chance(tables), "mis")
@@ -162,9 +162,10 @@ def c4(tables: Tables) -> Finding:
 
 
 @claim("C5", "networks at chance, not retrained, keep more than half of the dense network's MIS above random networks'",
-       "above", 0.5, "05_by_rate", "{:.2f} and {:.2f} at 0.8, unpruned {:.2f}".format(
-           *_paper(measure="mean_mis", schedule="none", rate=0.8), *_paper(method="tf_inceptionv1", measure="mean_mis",
-           source="arXiv 2409.19727")), ".0%", _UNITS)  # fmt: skip
+       rule="above", margin=0.5, form=".0%", figure="05_by_rate", needs=_UNITS,
+       paper="{:.2f} and {:.2f} at 0.8, unpruned {:.2f}".format(
+           *_paper(measure="mean_mis", schedule="none", rate=0.8),
+           *_paper(method="tf_inceptionv1", measure="mean_mis", source="arXiv 2409.19727")))  # fmt: skip
 def c5(tables: Tables) -> Finding:
     means = network_means(tables["units"], "mis")
     lost = means.drop(above_chance(tables["accuracy"], means, _chance(tables)).index)

@@ -6,6 +6,7 @@ pruned in an earlier step ranks last, so that masks only grow.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,10 @@ def _ranked(scores: Tensor, context: Context, name: str, dims: tuple[int, ...] =
     return scores.masked_fill(~(kept.any(dims, keepdim=True) if dims else kept), -1)
 
 
-def _by_layer(
-    label: str, criterion: Criterion, dims: tuple[int, ...], color: str, marker: str, random: bool = False
-) -> Method:
-    @describe(label, color=color, marker=marker, random=random)
+def _by_layer(label: str, criterion: Criterion, dims: tuple[int, ...], color: str, marker: str, **more: Any) -> Method:
+    """A method that prunes the same fraction of every layer. more: of `describe`, such as version."""
+
+    @describe(label, color=color, marker=marker, **more)
     def method(network: nn.Module, rate: float, context: Context) -> Masks:
         masks = {}
         for name, layer in context.layers.items():

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from prunelens.analysis.verdicts import SHOWN
 from prunelens.store import write_text
 
 TEMPLATE = Path(__file__).parents[1] / "data" / "index.html"
-VERDICTS, VERDICT_COLUMNS = "08_verdicts.csv", ["claim", "statement", "verdict", "estimate"]
+VERDICTS = "08_verdicts.csv"
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".svg": "SVG", ".csv": "table (CSV)", ".json": "how it was made (JSON)"}
 
 
@@ -74,7 +75,7 @@ def _figure(image: Path) -> str:
 def _verdicts(file: Path) -> str:
     if not file.exists():
         return ""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False).reindex(columns=VERDICT_COLUMNS)
+    table = pd.read_csv(file, dtype=str, keep_default_na=False).reindex(columns=SHOWN)
     return f'<h2>Claims</h2>\n<div class="wide">{table.to_html(index=False, border=0)}</div>'
 
 

@@ -19,7 +19,7 @@ from prunelens.store import atomic, write_text
 from prunelens.variants import FIELDS
 
 NUMBERS = ["value", "low", "high"]
-SHOWN = """\
+FIGURE = """\
 <figure style="margin: 1em 0; max-width: 56em">
 <img src="data:image/{kind};base64,{data}" alt="{alt}" style="max-width: 100%; background: white">
 <figcaption>{caption}</figcaption></figure>"""
@@ -36,7 +36,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         kind, data = self.file.suffix[1:].replace("jpg", "jpeg"), base64.b64encode(self.file.read_bytes()).decode()
-        return SHOWN.format(kind=kind, data=data, alt=escape(self.alt), caption=escape(self.caption))
+        return FIGURE.format(kind=kind, data=data, alt=escape(self.alt), caption=escape(self.caption))
 
 
 class Report:
@@ -77,13 +77,13 @@ class Report:
         return Shown(self.folder / f"{name}.{kinds[0]}", caption, alt)
 
     def table(self, name: str, table: pd.DataFrame, columns: list[str] | None = None, rows: int = 12) -> Any:
-        """Keep a table as NAME.csv and show its first rows and at most eight columns, by default the first ones.
+        """Keep a table as NAME.csv and show its first rows and these columns, by default the first eight.
 
         Fields of networks are shown as one column `network`, and value, low and high as one column `estimate`.
         """
         write_text(self.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
         shown = readable(table)
-        shown = shown[list(columns or shown.columns)[:8]].head(rows)
+        shown = shown[columns or list(shown.columns[:8])].head(rows)
         shown = shown.rename(columns={column: style.label(column) for column in shown})
         told = f"{len(shown)} of {len(table)} rows. " if len(shown) < len(table) else ""
         styler = shown.style.format(precision=3, na_rep="", escape="html").hide(axis="index")

@@ -1,8 +1,8 @@
 """The one style of all figures: colors, markers and names of networks, empty figures, legends.
 
-A method has one color and one marker everywhere. Networks retrained without masks are paler; those that do not start
-from the dense network's weights have a cross as marker; iterative, rewound and recalibrated ones have dashed or dotted
-lines and hollow markers. Dense networks and networks of random weights are grey.
+A method has one color and one marker everywhere: those of its `@describe`. Networks retrained without masks are paler;
+those that do not start from the dense network's weights have a cross as marker; iterative, rewound and recalibrated
+ones have dashed or dotted lines and hollow markers. Dense networks and networks of random weights are grey.
 """
 
 import re

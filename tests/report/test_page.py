@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from prunelens.analysis.verdicts import SHOWN
 from prunelens.report.page import write_index
 
 
@@ -42,11 +43,11 @@ def test_every_figure_has_its_caption_and_files(tmp_path: Path) -> None:
 
 
 def test_verdicts_come_first_and_are_escaped(tmp_path: Path) -> None:
-    table = {"claim": ["C1"], "statement": ["a < b"], "verdict": ["holds"], "estimate": ["+1.0%"], "why": ["long"]}
-    pd.DataFrame(table).to_csv(tmp_path / "08_verdicts.csv", index=False)
+    row = {**dict.fromkeys(SHOWN, "-"), "claim": "C1", "statement": "a < b", "verdict": "holds", "over": "3 seeds"}
+    pd.DataFrame([row]).to_csv(tmp_path / "08_verdicts.csv", index=False)
     (tmp_path / "05_mis.png").write_text("")
     found = page(tmp_path)
-    assert "<td>a &lt; b</td>" in found and "<td>holds</td>" in found and "long" not in found
+    assert "<td>a &lt; b</td>" in found and "<td>holds</td>" in found and "3 seeds" not in found
     assert found.index("holds") < found.index("05_mis.png")
     assert '"08_verdicts.csv"' not in found
 

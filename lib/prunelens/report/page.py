@@ -75,7 +75,8 @@ def _figure(image: Path) -> str:
 def _verdicts(file: Path) -> str:
     if not file.exists():
         return ""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False).reindex(columns=SHOWN)
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = table[[column for column in SHOWN if column in table]]
     return f'<h2>Claims</h2>\n<div class="wide">{table.to_html(index=False, border=0)}</div>'
 
 

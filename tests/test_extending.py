@@ -109,6 +109,17 @@ def test_notebooks_show_them_all(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "X1" in set(pd.read_csv(figures / "08_verdicts.csv").claim)
 
 
+RANDOM = """
+import torch
+def part(network, rate, context):
+    draw = lambda w: torch.rand(w.shape, generator=context.generator) > rate
+    return {name: draw(layer.weight) for name, layer in context.layers.items()}
+"""
+TAKEN = """
+from prunelens.analysis.claims import claim
+@claim("C1a", "mine", rule="positive", margin=0.1)
+def part(tables): ...
+"""
 BROKEN = {
     "method": ("pruning.methods=[structured_l1, broken.part]",
                "def part(network, rate, context): return {'fc.weight': None}"),
@@ -121,11 +132,18 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+BROKEN_TOO = [
+    ("method", RANDOM),  # does not say that it draws random numbers
+    ("method", "raise SystemExit(5)"),  # a script
+    ("claim", TAKEN),
+]
+
+
+@pytest.mark.parametrize("kind, source", [*((kind, source) for kind, (_, source) in BROKEN.items()), *BROKEN_TOO])
 def test_a_broken_part_is_refused_before_anything_is_computed(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    override, source = BROKEN[kind]
+    override = BROKEN[kind][0]
     (tmp_path / "broken.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken", raising=False)
@@ -134,3 +152,30 @@ def test_a_broken_part_is_refused_before_anything_is_computed(
     assert said.startswith(f"prunelens: {kind} broken.part: ") and "\n" not in said
     assert not (tmp_path / "out" / "figures").exists()
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+LATE = """
+import numpy as np
+from prunelens.images.imageset import ImageSet
+def part(split, n, size, seed):
+    seeds = [i if i >= 8 and {overlap} else 1000 * (split == "train") + i for i in range(n)]
+    images = np.stack([np.random.default_rng(s).integers(0, 256, (size, size, 3), dtype=np.uint8) for s in seeds])
+    names, classes = [f"{{split}}{{i}}" for i in range(n)], np.arange({classes})
+    return ImageSet(images, np.arange(n) % {classes}, names, [str(k) for k in classes], classes)
+"""
+
+
+@pytest.mark.parametrize(
+    "overlap, classes, said", [(True, 8, "among the validation images"), (False, 20, "network.outputs = 8")]
+)
+def test_images_that_are_wrong_in_real_numbers_are_refused(
+    overlap: bool, classes: int, said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "late.py").write_text(LATE.format(overlap=overlap, classes=classes))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "late", raising=False)
+    overrides = [word for override in ["data.source=late.part", *TINY] for word in ("--set", override)]
+    assert cli.main(["compute", "smoke", "--out", str(tmp_path / "out"), *overrides]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith("prunelens: images late.part: ") and said in errors and "\n" not in errors

@@ -71,3 +71,13 @@ def test_a_description_survives_json() -> None:
     def thing() -> None: ...
 
     assert Description.from_json(thing.description.to_json()) == thing.description
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [({"color": "green"}, "color 'green'"), ({"marker": "QQ"}, "marker 'QQ'"), ({"needs": "images"}, "needs='images'"),
+     ({"needs": ("imagez",)}, r"needs=\('imagez',\)")],
+)  # fmt: skip
+def test_descriptions_that_figures_could_not_draw_are_refused(more: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=f"@describe: found {said}, expected"):
+        registry.describe("mine", **more)(lambda: None)

@@ -69,7 +69,7 @@ def _try_all(profile: Profile, names: dict[str, list[str]]) -> dict[str, dict[st
             part = registry.find(kind, name)
             try:
                 _try(profile, kind, name, part)
-            except Exception as error:  # a user's part can fail in any way
+            except (Exception, SystemExit) as error:  # a user's part can fail in any way
                 reason = " ".join(str(error).split()).removeprefix(f"{kind} {name}: ") or type(error).__name__
                 raise (
                     type(error)(f"{kind} {name}: {reason}")
@@ -81,7 +81,7 @@ def _try_all(profile: Profile, names: dict[str, list[str]]) -> dict[str, dict[st
     return found
 
 
-def _plain(error: Exception) -> bool:
+def _plain(error: BaseException) -> bool:
     return type(error) in (ValueError, ImportError, FileNotFoundError)
 
 

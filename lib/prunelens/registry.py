@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ KINDS = {
     "images": "prunelens.images.sources",
     "claim": "prunelens.analysis.claims",
 }
+
+NEEDS = {"images", "sensitivity", "concepts", "temperature"}
+MARKERS = ("", *"ov^<>sDdpPhH8*Xx+.12348|_")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,14 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
+
+    def __post_init__(self) -> None:
+        if self.color and not re.fullmatch(r"#[0-9A-Fa-f]{6}", self.color):
+            raise ValueError(f"@describe: found color {self.color!r}, expected such as '#009E73'")
+        if self.marker not in MARKERS:
+            raise ValueError(f"@describe: found marker {self.marker!r}, expected one of {' '.join(MARKERS)}")
+        if not isinstance(self.needs, tuple) or not set(self.needs) <= NEEDS:
+            raise ValueError(f"@describe: found needs={self.needs!r}, expected a tuple of {', '.join(sorted(NEEDS))}")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Description":
@@ -102,7 +114,7 @@ def find(kind: str, name: str) -> Any:
     module_name, _, attribute = name.rpartition(".")
     try:
         part = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a user's module can fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a user's module can fail in any way while it is imported
         raise ValueError(f"{kind} {name}: cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(part):
         raise ValueError(f"{kind} {name}: found a {type(part).__name__}, expected a function or a class")

@@ -274,8 +274,36 @@ def test_judging_again_what_was_kept_gives_the_same(tmp_path: Path, own: None) -
     verdicts.keep(tables, tmp_path, claims, margins)
     again = verdicts.judge_folder(tmp_path)
     pd.testing.assert_frame_equal(again, verdicts.judge(tables, claims, margins))
-    kept = pd.read_parquet(tmp_path / "evidence" / "units.parquet")
+    verdicts.keep(tables, tmp_path / "built_in", claims[:-1], margins)
+    pd.testing.assert_frame_equal(verdicts.judge_folder(tmp_path / "built_in"), again[:-1])
+    kept = pd.read_parquet(tmp_path / "built_in" / "evidence" / "units.parquet")
     pruned = kept.method != "dense"
     assert kept.clarity[pruned].isna().all() and kept.mis[pruned].notna().any() and kept.clarity[~pruned].notna().any()
     with pytest.raises(FileNotFoundError, match="evidence"):
         verdicts.judge_folder(tmp_path / "nowhere")
+
+
+def test_claims_of_ones_own_are_judged_again_by_all_measures(tmp_path: Path) -> None:
+    tables, margins = verdicts.example.tables(), Margins()
+    verdicts.keep(tables, tmp_path / "built_in", ["c4"], margins)
+    verdicts.keep(tables, tmp_path / "own", ["c4", "mine.claim"], margins)
+    units = {name: pd.read_parquet(tmp_path / name / "evidence" / "units.parquet") for name in ("built_in", "own")}
+    measure = "clarity"
+    pruned = tables["units"].method != "dense"
+    assert tables["units"][measure][pruned].notna().any() and units["built_in"][measure][pruned].isna().all()
+    pd.testing.assert_frame_equal(units["own"], tables["units"])
+
+
+@pytest.mark.parametrize("damage", ["[]", "{", '{"claims": ["c4"]}'])
+def test_damaged_evidence_is_named(damage: str, tmp_path: Path) -> None:
+    verdicts.keep(verdicts.example.tables(), tmp_path, ["c4"], Margins())
+    (tmp_path / "evidence" / "claims.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"claims\.json is damaged, run notebook 08 again"):
+        verdicts.judge_folder(tmp_path)
+
+
+def test_missing_evidence_is_named(tmp_path: Path) -> None:
+    verdicts.keep(verdicts.example.tables(), tmp_path, ["c4"], Margins())
+    (tmp_path / "evidence" / "units.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"found no .*units\.parquet"):
+        verdicts.judge_folder(tmp_path)

@@ -86,6 +86,7 @@ def broken(network: nn.Module, rate: float, context: Context) -> Masks:
     return {}["no such\nname"]
 
 
+@describe("drawn by PyTorch", random=True)
 def torch_random(network: nn.Module, rate: float, context: Context) -> Masks:
     """Draw from PyTorch's own generator instead of the context's."""
     return {name: torch.rand(layer.weight.shape) >= rate for name, layer in context.layers.items()}

@@ -171,4 +171,4 @@ def test_the_check_draws_the_same_network_every_time(googlenet: Any) -> None:
 
     check_method(method, googlenet.architecture, 8, 0.25, 32)
     check_method(method, googlenet.architecture, 8, 0.25, 32)
-    assert torch.equal(*seen) and torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(seen[0], other) for other in seen) and torch.equal(torch.get_rng_state(), state)

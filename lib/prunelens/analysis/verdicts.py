@@ -22,7 +22,8 @@ from prunelens.profile import Margins
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 SHOWN = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure"]  # columns of `judge` worth reading
 
-Tables = Mapping[str, pd.DataFrame]  # accuracy, epochs, units, classes, as `Study.tables` has them
+TABLES = ("accuracy", "epochs", "units", "classes")
+Tables = Mapping[str, pd.DataFrame]  # by name, as `Study.tables` has them
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def check_claim(name: str) -> None:
     part = registry.find("claim", name)
     if not isinstance(getattr(part, "claim", None), Claim):
         raise ValueError(f"claim {name}: found no decorator, expected @claim(...) of prunelens.analysis.claims")
+    if part.claim.name.lower() in registry.built_ins("claim"):
+        raise ValueError(f"claim {name}: found the name {part.claim.name}, which a built-in claim has already")
     try:
         part.claim.row(part, example.tables(), Margins())
     except Exception as error:  # a user's function can fail in any way
@@ -186,12 +189,14 @@ def check_claim(name: str) -> None:
 def keep(tables: Tables, folder: Path, claims: Iterable[str], margins: Margins) -> None:
     """Write what verdicts rest on to ``folder/evidence``, for `judge_folder`.
 
-    Of the units' measures other than the MIS, only the dense network's values are kept: no built-in needs others.
+    Of the units' measures other than the MIS, only the dense network's values are kept, as no built-in claim needs
+    others; with claims of your own, all are.
     """
+    own = not all(map(registry.is_built_in, claims))
     target = folder / "evidence"
     target.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        if name == "units":
+        if name == "units" and not own:
             others = [c for c in table.select_dtypes("float") if c not in ("rate", "position", "mis")]
             table = table.assign(**table[others].where(table.method == "dense"))
         table.to_parquet(target / f"{name}.parquet")
@@ -203,11 +208,17 @@ def judge_folder(folder: Path) -> pd.DataFrame:
     """`judge` of what `keep` wrote to a folder of figures.
 
     Raises:
-        FileNotFoundError: the folder has no evidence.
+        FileNotFoundError: the folder has no evidence. ValueError: it is damaged; names the file.
     """
-    asked = json.loads((folder / "evidence" / "claims.json").read_text())
-    tables = {file.stem: pd.read_parquet(file) for file in (folder / "evidence").glob("*.parquet")}
-    return judge(tables, asked["claims"], Margins(**asked["margins"]))
+    file = folder / "evidence" / "claims.json"
+    try:
+        asked = json.loads(file.read_text())
+        claims, margins = list(asked["claims"]), Margins(**asked["margins"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged, run notebook 08 again ({type(error).__name__}: {error})") from error
+    if missing := [name for name in TABLES if not (folder / "evidence" / f"{name}.parquet").is_file()]:
+        raise FileNotFoundError(f"found no {folder / 'evidence' / missing[0]}.parquet, run notebook 08 again")
+    return judge({name: pd.read_parquet(folder / "evidence" / f"{name}.parquet") for name in TABLES}, claims, margins)
 
 
 def _has(tables: Tables, name: str, column: str = "") -> bool:

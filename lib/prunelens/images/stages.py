@@ -5,7 +5,7 @@ from typing import Any
 
 from prunelens import registry
 from prunelens.images import folders, sources
-from prunelens.images.imageset import ImageSet, concatenate, sample
+from prunelens.images.imageset import ImageSet, concatenate, first, sample, shared
 from prunelens.paths import ROOT
 from prunelens.profile import expand
 from prunelens.stages import Pipeline, Subject, fact, stage
@@ -34,6 +34,8 @@ def stimuli(pipeline: Pipeline) -> ImageSet:
 @fact
 def train_images(pipeline: Pipeline, subject: Subject) -> Any:
     """What the training images are."""
+    if not registry.is_built_in(pipeline.profile.data.source):
+        pipeline.remember("apart", lambda: _check_apart(pipeline))
     return _content(pipeline, "train", pipeline.profile.data.train_images)
 
 
@@ -58,6 +60,13 @@ def classes(pipeline: Pipeline, subject: None) -> dict[str, list]:
     return {"names": list(found.class_names), "outputs": found.outputs.tolist()}
 
 
+def _check_apart(pipeline: Pipeline) -> None:
+    """Refuse a user's source that trains on validation images."""
+    if both := shared(train(pipeline), validation(pipeline)):
+        raise ValueError(f"images {pipeline.profile.data.source}: gave training images that are among the validation "
+                         f"images: {first(both)}")  # fmt: skip
+
+
 def _opened(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
     return pipeline.remember(f"{split} {n}", lambda: _open(pipeline, split, n))
 
@@ -65,7 +74,11 @@ def _opened(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
 def _open(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
     data, seed = pipeline.profile.data, pipeline.profile.seed
     if data.source != "folder":
-        return registry.find("images", data.source)(split, n, data.size, seed)
+        found = registry.find("images", data.source)(split, n, data.size, seed)
+        if (most := int(found.outputs.max())) >= pipeline.profile.network.outputs:
+            raise ValueError(f"images {data.source}: found a class for output {most}, expected less than "
+                             f"network.outputs = {pipeline.profile.network.outputs}")  # fmt: skip
+        return found
     train_folder, validation_folder = folders.split_root(root(pipeline))
     folder = train_folder if split == "train" else validation_folder
     found = _folder(pipeline, folder, split)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -118,17 +119,21 @@ def check_method(
     pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     images = ImageSet(pixels, np.array([0, 1, 0, 1]), list("abcd"), ["0", "1"], np.array([0, 1]))
 
-    def make_context(network: nn.Module) -> Context:
+    def make_context(network: nn.Module, seed: int = 0) -> Context:
         tolerated = dict.fromkeys(architecture.prunable(network), 0.5)
-        return Context(network, architecture, 0, lambda: images, lambda: tolerated)
+        return Context(network, architecture, seed, lambda: images, lambda: tolerated)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = architecture.build(outputs, width)
     try:
+        other = prune(copy.deepcopy(network), method, 0.5, partial(make_context, seed=1))
         masks = prune(network, method, 0.5, make_context)
+        alike = masks.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in masks.items())
+        if not alike and not description(method, "").random:
+            raise ValueError("another seed gives other masks, expected random=True in @describe")
         if iterative:
             prune(network, method, 0.75, make_context, masks)
-    except Exception as error:  # a user's method can fail in any way
+    except (Exception, SystemExit) as error:  # a user's method can fail in any way
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(kind + " ".join(str(error).split())) from error

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from prunelens.run import checks
@@ -23,9 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         say(f"prunelens: {error}", sys.stderr)
         return 2
-    # A full disk, a killed process, a part that fails on real data, a training that diverges.
+    # A full disk, a killed process, a training that diverges.
     except (OSError, RuntimeError, ValueError, FloatingPointError) as error:
         say(f"prunelens: FAILED: {one_line(error)}", sys.stderr)
+        return 1
+    except Exception as error:  # a user's part can fail in any way on real data: where it did helps its author
+        traceback.print_exc()
+        say(f"prunelens: FAILED: {type(error).__name__}: {one_line(error)}", sys.stderr)
         return 1
 
 
@@ -80,13 +85,17 @@ def _run(found: argparse.Namespace) -> int:
     request = _request(found)
     paths = checks.notebooks(found.notebooks, request.parameters)
     folder = checks.study(request).folder
-    try:  # the last of the checks: a request that is wrong elsewhere leaves no folder
-        (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder / 'notebooks'} can't be made: {error.strerror} (see --out)") from error
+    _make(folder / "notebooks")  # the last of the checks: a request that is wrong elsewhere leaves no folder
     from prunelens.run import series  # imports papermill
 
     return series.run(paths, folder, request)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} can't be made: {error.strerror} (see --out)") from error
 
 
 def _compute(found: argparse.Namespace) -> int:
@@ -120,6 +129,9 @@ def _train(found: argparse.Namespace) -> int:
     from prunelens.store import atomic, origin, write_text
 
     request = _request(found)
+    if found.file.is_dir():
+        raise UsageError(f"train: {found.file} is a folder, expected a file to write")
+    _make(found.file.parent)
     study = checks.study(Request(request.profile, [*request.overrides, "network.weights=scratch"], *request[2:]))
     arrays = study.pipeline.get("scratch")
     halved = {

@@ -177,7 +177,7 @@ def check_claim(name: str) -> None:
     part = registry.find("claim", name)
     if not isinstance(getattr(part, "claim", None), Claim):
         raise ValueError(f"claim {name}: found no decorator, expected @claim(...) of prunelens.analysis.claims")
-    if part.claim.name.lower() in registry.built_ins("claim"):
+    if not registry.is_built_in(name) and part.claim.name.lower() in registry.built_ins("claim"):
         raise ValueError(f"claim {name}: found the name {part.claim.name}, which a built-in claim has already")
     try:
         part.claim.row(part, example.tables(), Margins())

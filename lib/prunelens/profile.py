@@ -147,6 +147,11 @@ class Interpretability(Section):
     dissection_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9  # a unit's peaks are its activations above it
     dissection_images: Count = 128  # stimuli that are looked at, equally many of each class
 
+    @property
+    def extremes(self) -> int:
+        """How many of a unit's most, and of its least, activating stimuli the tasks take."""
+        return self.tasks * (self.explanations + 1)
+
 
 class Visualization(Section):
     """Pictures: the same units in the dense and in pruned networks, and an atlas of the dense one."""
@@ -209,7 +214,7 @@ class Profile(Section):
                     f"{key}: found {min(epochs)}, expected at least one for each of the {steps} "
                     "steps of pruning.iterative"
                 )
-        needed = 2 * measure.tasks * (measure.explanations + 1)
+        needed = 2 * measure.extremes
         if self.data.stimulus_images < needed and self.data.extra_stimuli is None:
             raise ValueError(
                 f"data.stimulus_images: found {self.data.stimulus_images}, {measure.tasks} tasks of "

@@ -127,6 +127,11 @@ def built_ins(kind: str) -> list[str]:
     return [name for name, part in vars(module).items() if name.islower() and _own(part)]
 
 
+def own_source(kind: str, name: str) -> str | None:
+    """`source_hash` of a user's part; None for a built-in, whose results follow from versions."""
+    return None if is_built_in(name) else source_hash(kind, name)
+
+
 def source_hash(kind: str, name: str) -> str:
     """Hash of the source file of a part's module, without importing that module itself.
 

@@ -194,17 +194,23 @@ def test_a_failure_keeps_the_earlier_good_copy_and_a_success_removes_the_failed_
     assert "00_notebook.failed.ipynb" not in project.kept()
 
 
+def stopped(project: Project, capsys: Captured, cell: str) -> str:
+    """What is said of a notebook that this cell stops; it is kept as far as it went."""
+    project.notebook("00_stops", cell, "print(2)")
+    status, _, err = run(project, capsys)
+    assert status == 1
+    assert "00_stops: FAILED after " in err
+    assert "00_stops.ipynb" not in project.kept() and "00_stops.failed.ipynb" in project.kept()
+    return err
+
+
 @pytest.mark.parametrize(
     "leave", ["import sys; sys.exit(0)", "import sys; sys.exit(3)", "exit()", "quit()", "raise SystemExit"]
 )
 def test_a_cell_that_exits_early(project: Project, capsys: Captured, leave: str) -> None:
-    project.notebook("00_leaves", f'print("so far")\n{leave}', "print(2)")
-    status, _, err = run(project, capsys)
-    assert status == 1
-    assert "00_leaves: FAILED after " in err
+    err = stopped(project, capsys, f'print("so far")\n{leave}')
     assert ' in cell 3 of 4 (print("so far")): ended the notebook early' in err
     assert "  | so far\n" in err
-    assert "00_leaves.ipynb" not in project.kept() and "00_leaves.failed.ipynb" in project.kept()
 
 
 def test_exit_in_the_last_cell_counts_too(project: Project, capsys: Captured) -> None:
@@ -214,12 +220,8 @@ def test_exit_in_the_last_cell_counts_too(project: Project, capsys: Captured) ->
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
 def test_a_kernel_that_dies(project: Project, capsys: Captured, end: str) -> None:
-    project.notebook("00_dies", f'import os\nprint("so far", flush=True)\n{end}', "print(2)")
-    status, _, err = run(project, capsys)
-    assert status == 1
-    assert "00_dies: FAILED after " in err
+    err = stopped(project, capsys, f'import os\nprint("so far", flush=True)\n{end}')
     assert " in cell 3 of 4 (import os): the kernel died" in err
-    assert "00_dies.ipynb" not in project.kept() and "00_dies.failed.ipynb" in project.kept()
 
 
 def test_a_cell_that_was_skipped(project: Project, capsys: Captured) -> None:

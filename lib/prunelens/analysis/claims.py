@@ -11,7 +11,7 @@ import pandas as pd
 from prunelens.analysis import comparisons, published
 from prunelens.analysis.correlations import class_correlation, class_scores, concept_agreement
 from prunelens.analysis.estimates import NONE, Estimate, mean, share_between
-from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, working
+from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, random, working
 from prunelens.analysis.units import network_means, output_gaps, slopes
 from prunelens.analysis.verdicts import Claim as claim
 from prunelens.analysis.verdicts import Finding, Tables
@@ -149,7 +149,7 @@ def c4(tables: Tables) -> Finding:
     """Same live units, networks above chance; over seeds, or with one seed over units."""
     found = slopes(_above_chance(tables), "mis")
     means = network_means(tables["units"], "mis")
-    way = tables["units"].attrs.get("way") or dense(means).mis.mean() - _random(means).mis.mean()
+    way = tables["units"].attrs.get("way") or dense(means).mis.mean() - random(means).mis.mean()
     if way <= 0:
         return Finding({"": NONE}, {"": "no way from random to dense: random networks score as high"})
     values, freedom = {}, math.inf
@@ -170,14 +170,16 @@ def c5(tables: Tables) -> Finding:
     means = network_means(tables["units"], "mis")
     lost = means.drop(above_chance(tables["accuracy"], means, _chance(tables)).index)
     lost = average_seeds(pick(lost[lost.rate > 0], schedule="none"))
-    share = share_between(lost.mis, _random(means).mis, dense(means).mis.mean(), "methods and rates")
-    if dense(means).mis.mean() <= _random(means).mis.mean():
+    low, high = random(means).mis, dense(means).mis.mean()
+    share = share_between(lost.mis, low, high, "methods and rates")
+    if high <= low.mean():
         return Finding({"": share}, {"": "no way from random to dense: random networks score as high"})
     return _at_least(8, len(lost), "unretrained methods and rates at chance", share)
 
 
-@claim("C6a", "outputs have lower MIS than convs", "positive", "mis", "05_blocks",
-       "lower in every network, no number", needs=_UNITS)  # fmt: skip
+@claim("C6a", "outputs have lower MIS than convs",
+       rule="positive", margin="mis", figure="05_blocks", needs=_UNITS,
+       paper="lower in every network, no number")  # fmt: skip
 def c6a(tables: Tables) -> Finding:
     gaps = output_gaps(working(_above_chance(tables)), "mis")
     found = _at_least(100, len(gaps), "classes", mean(gaps.mean(axis=1), "classes"))
@@ -185,8 +187,9 @@ def c6a(tables: Tables) -> Finding:
     return Finding(found.estimates, found.undecided, lower)
 
 
-@claim("C6b", "class accuracy does not correlate with the MIS of the class's output", "unrelated", "correlation",
-       "06_class_accuracy", "no correlation, no number", "+.2f", (*_UNITS, "classes.top1"))  # fmt: skip
+@claim("C6b", "class accuracy does not correlate with the MIS of the class's output",
+       rule="unrelated", margin="correlation", form="+.2f", figure="06_class_accuracy", needs=(*_UNITS, "classes.top1"),
+       paper="no correlation, no number")  # fmt: skip
 def c6b(tables: Tables) -> Finding:
     r = class_correlation(class_scores(_above_chance(tables), tables["classes"], "mis"), "mis")
     return _at_least(93, r.n, "classes", r)
@@ -194,10 +197,6 @@ def c6b(tables: Tables) -> Finding:
 
 def _above_chance(tables: Tables) -> pd.DataFrame:
     return above_chance(tables["accuracy"], tables["units"], _chance(tables))
-
-
-def _random(table: pd.DataFrame) -> pd.DataFrame:
-    return pick(table, method=DENSE, weights="random")
 
 
 def _at_least(needed: int, found: int, what: str, estimate: Estimate) -> Finding:
@@ -208,8 +207,9 @@ def _at_least(needed: int, found: int, what: str, estimate: Estimate) -> Finding
 # ----------------------------------------------------------------------------------------------------- open questions
 
 
-@claim("Q1", "within layers, units of higher MIS tell a known concept better", "above", "correlation", "07_truth",
-       "left open", "+.2f", ("units.mis", "units.concept_selectivity"))  # fmt: skip
+@claim("Q1", "within layers, units of higher MIS tell a known concept better",
+       rule="above", margin="correlation", form="+.2f", figure="07_truth", paper="left open",
+       needs=("units.mis", "units.concept_selectivity"))  # fmt: skip
 def q1(tables: Tables) -> Finding:
     """Ranks of the dense network's units; rivals beside it, but for measures that know the concepts themselves."""
     units, out = dense(tables["units"]), ("rate", "position", "concept_selectivity", "dissection")
@@ -220,14 +220,15 @@ def q1(tables: Tables) -> Finding:
     return Finding({"": mis}, note=f"rivals: {rivals}")
 
 
-@claim("Q2", "another schedule is better than one-shot at equal epochs, method and rate", "any positive", "accuracy",
-       "07_iterative", "left open", "+.1%", ("accuracy", "classes"))  # fmt: skip
+@claim("Q2", "another schedule is better than one-shot at equal epochs, method and rate",
+       rule="any positive", margin="accuracy", form="+.1%", figure="07_iterative", paper="left open",
+       needs=("accuracy", "classes"))  # fmt: skip
 def q2(tables: Tables) -> Finding:
     return _minus_one_shot(tables, "iterative", "rewound")
 
 
-@claim("Q3", "outputs are low of themselves: lower than the convs of the last block", "positive", "mis",
-       "05_blocks", "left open", needs=_UNITS)  # fmt: skip
+@claim("Q3", "outputs are low of themselves: lower than the convs of the last block",
+       rule="positive", margin="mis", figure="05_blocks", paper="left open", needs=_UNITS)  # fmt: skip
 def q3(tables: Tables) -> Finding:
     gaps = output_gaps(working(_above_chance(tables)), "mis", last_block=True)
     return Finding({"": mean(gaps.mean(axis=1), "classes")})

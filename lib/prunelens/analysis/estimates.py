@@ -80,15 +80,19 @@ def mean(values: ArrayLike, over: str) -> Estimate:
     return _student(values.mean(), [_part(values)], counted(values.size, over)) if values.size else NONE
 
 
+def proportion_interval(p: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a proportion of n images."""
+    low, high = stats.binomtest(round(p * n), n).proportion_ci(LEVEL, method="wilson")
+    return float(low), float(high)
+
+
 def proportion_difference(first: float, second: float, n: int) -> Estimate:
     """Difference of two proportions, each of n images, with Newcombe's interval (1998, method 10).
 
     It treats the two as independent, which is cautious where both are of the same images.
     """
     first, second = float(first), float(second)
-    (low1, high1), (low2, high2) = (
-        stats.binomtest(round(p * n), n).proportion_ci(LEVEL, method="wilson") for p in (first, second)
-    )
+    (low1, high1), (low2, high2) = (proportion_interval(p, n) for p in (first, second))
     value = first - second
     below, above = math.hypot(first - low1, high2 - second), math.hypot(high1 - first, second - low2)
     return Estimate(value, value - below, value + above, counted(n, "images"))

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from prunelens.analysis import comparisons, estimates
 from prunelens.analysis.correlations import correlation, within
@@ -34,8 +33,7 @@ def tables(published: Published) -> dict[str, pd.DataFrame]:
     if "retraining_curves" in published:
         found["epochs"] = _fields(published["retraining_curves"])
         last = found["epochs"].sort_values("epoch").groupby(FIELDS, sort=False).tail(1)
-        intervals = [binomtest(round(p * IMAGES), IMAGES).proportion_ci(method="wilson") for p in last.top1]
-        low, high = np.transpose(intervals)
+        low, high = np.transpose([estimates.proportion_interval(p, IMAGES) for p in last.top1])
         found["accuracy"] = last.assign(n=IMAGES, top1_low=low, top1_high=high).reset_index(drop=True)
     if "unit_mis" in published:
         found["units"] = _units(published["unit_mis"])

@@ -20,6 +20,11 @@ def dense(table: pd.DataFrame) -> pd.DataFrame:
     return pick(table, method=DENSE, schedule="none", weights="trained")
 
 
+def random(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the dense network with weights drawn anew."""
+    return pick(table, method=DENSE, weights="random")
+
+
 def retrained(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of networks with gradient steps since the dense network's training, of the dense one retrained too."""
     return pick(table, schedule=RETRAINED)

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from prunelens.analysis.correlations import SMALLEST
-from prunelens.analysis.estimates import mean, table
+from prunelens.analysis.estimates import by, mean
 from prunelens.analysis.published import headlines
-from prunelens.analysis.selection import average_seeds, dense, pick
+from prunelens.analysis.selection import average_seeds, dense, pick, random
 from prunelens.analysis.units import network_means
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
@@ -38,8 +38,7 @@ def with_accuracy(networks: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFram
 def way(units: pd.DataFrame, measure: str) -> float:
     """How far the dense network's conv mean of a measure lies from that of random networks."""
     means = network_means(units, measure)
-    random = pick(means, method=DENSE, weights="random")[measure].mean()
-    return abs(dense(means)[measure].mean() - random)
+    return abs(dense(means)[measure].mean() - random(means)[measure].mean())
 
 
 def correlation_panels(found: pd.DataFrame) -> pd.DataFrame:
@@ -108,9 +107,8 @@ QUALITY = {  # by title of a panel: a quantity of pictures and what it is compar
 def quality_panels(quality: pd.DataFrame) -> pd.DataFrame:
     """What pictures are worth, for a forest plot: FIELDS, panel (of `QUALITY`), value, low, high, over (live units)."""
     living = quality[quality.alive.astype(bool)]
-    found = []
-    for panel, (value, other) in QUALITY.items():
-        values_ = living[value] - (living[other] if other else 0)
-        for key, group in values_.groupby([living[field] for field in FIELDS], sort=False):
-            found.append((dict(zip(FIELDS, key, strict=True)) | {"panel": panel}, mean(group, "units")))
-    return table(found, [*FIELDS, "panel"])
+    parts = [
+        living[FIELDS].assign(panel=panel, value=living[value] - (living[other] if other else 0))
+        for panel, (value, other) in QUALITY.items()
+    ]
+    return by(pd.concat(parts), [*FIELDS, "panel"], lambda rows: mean(rows.value, "units"))

@@ -22,8 +22,7 @@ ARCHITECTURE = ("network.architecture", "network.width", "network.outputs")
 @fact
 def architecture_source(pipeline: Pipeline, subject: Subject) -> str | None:
     """The source of a user's architecture."""
-    name = pipeline.profile.network.architecture
-    return None if registry.is_built_in(name) else registry.source_hash("architecture", name)
+    return registry.own_source("architecture", pipeline.profile.network.architecture)
 
 
 @fact
@@ -83,6 +82,13 @@ def trainable(pipeline: Pipeline, recipe: Training, seed: int) -> "nn.Module":
 def dense_state(pipeline: Pipeline) -> dict[str, Any]:
     """The state dict of the dense network, read once in this process."""
     return pipeline.remember("dense", lambda: _dense(pipeline).state_dict())
+
+
+def dense(pipeline: Pipeline) -> "nn.Module":
+    """A copy of the dense network on the CPU, in evaluation mode."""
+    network = build(pipeline)
+    network.load_state_dict(dense_state(pipeline))
+    return network.eval()
 
 
 def _dense(pipeline: Pipeline) -> "nn.Module":

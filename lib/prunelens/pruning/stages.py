@@ -8,6 +8,7 @@ import pandas as pd
 
 from prunelens import registry
 from prunelens.images import stages as images
+from prunelens.images.imageset import sample
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import ARCHITECTURE, part
 from prunelens.stages import Pipeline, Subject, fact, stage
@@ -42,7 +43,7 @@ def _method(pipeline: Pipeline, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "version": [MASKS_VERSION, description.version],
-        "source": None if registry.is_built_in(name) else registry.source_hash("method", name),
+        "source": registry.own_source("method", name),
         "images": images.train_images(pipeline, None) if "images" in description.needs else None,
         "tolerated": tolerated(pipeline) if "sensitivity" in description.needs else None,
     }
@@ -103,8 +104,6 @@ def sensitivity_dense(pipeline: Pipeline, subject: None) -> dict[str, float]:
 
 
 def _scan_images(pipeline: Pipeline) -> Any:
-    from prunelens.images.imageset import sample
-
     return sample(images.train(pipeline), pipeline.profile.sensitivity.images, pipeline.profile.seed)
 
 
@@ -112,8 +111,7 @@ def tolerated(pipeline: Pipeline) -> dict[str, float]:
     """By layer, the rate of unstructured pruning that costs this layer alone no more than the tolerance."""
     from prunelens.pruning.rates import tolerated as read
 
-    layers = pipeline.get("layers")
-    table = pd.concat([pipeline.get("sensitivity", block) for block in layers[layers.prunable].block.unique()])
+    table = pd.concat([pipeline.get("sensitivity", block) for block in prunable(pipeline).block.unique()])
     table, dense = table[table.method == "unstructured_local"], pipeline.get("sensitivity_dense")["top1"]
     return read(table, dense, pipeline.profile.sensitivity.tolerance)
 
@@ -125,15 +123,15 @@ def network(pipeline: Pipeline, variant: Variant) -> "nn.Module":
     """A variant's network on the CPU, in evaluation mode; retrained first where that has not been done yet."""
     from prunelens.networks import weights
 
-    found = networks.build(pipeline)
     if variant.schedule != "none":
+        found = networks.build(pipeline)
         networks.restore(found, pipeline.get(_stage(variant), variant), str(variant))
         return found.eval()
-    weights.load_state(found, networks.dense_state(pipeline), "the dense network")
+    found = networks.dense(pipeline)
     _prune(pipeline, variant, found, variant.rate)
     if variant.weights == "random":
         weights.initialize(found, variant.seed)
-    return found.eval()
+    return found
 
 
 def _stage(variant: Variant) -> str:
@@ -153,7 +151,6 @@ def _prune(
 
 
 def _context(pipeline: Pipeline, network: "nn.Module", seed: int) -> "Context":
-    from prunelens.images.imageset import sample
     from prunelens.pruning.context import Context
 
     def calibration() -> Any:
@@ -172,8 +169,7 @@ def pruned(pipeline: Pipeline, variant: Variant) -> Arrays:
     """
     import torch
 
-    found = networks.build(pipeline)
-    found.load_state_dict(networks.dense_state(pipeline))
+    found = networks.dense(pipeline)
     masks, layers = _prune(pipeline, variant, found, variant.rate), prunable(pipeline).layer
     kept = [masks.get(f"{layer}.weight", torch.ones(1, 1, 1, 1)).float() for layer in layers]
     example = kept[list(layers).index(example_layer(pipeline))]
@@ -300,8 +296,7 @@ def recalibrated(pipeline: Pipeline, variant: Variant) -> Arrays:
     """A pruned network with BatchNorm statistics measured anew, no gradient step."""
     from prunelens.pruning import retraining
 
-    found = networks.build(pipeline)
-    found.load_state_dict(networks.dense_state(pipeline))
+    found = networks.dense(pipeline)
     masks, recipe = _prune(pipeline, variant, found, variant.rate), pipeline.profile.retraining
     retraining.recalibrate(found, images.train(pipeline), recipe, variant.seed, pipeline.device)
     return retraining.pack(found.cpu(), masks)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from prunelens.analysis.estimates import Estimate, mean
+from prunelens.analysis.estimates import Estimate, by, mean
 from prunelens.analysis.units import network_means
 from prunelens.report import style
 from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need, panels
@@ -123,9 +123,8 @@ def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title:
 
 
 def over_seeds(rows: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
-    """Means over seeds with their intervals: key, value, low, high."""
-    found = [(at, mean(group[value], "seeds")) for at, group in rows.groupby(key)]
-    return pd.DataFrame([(at, e.value, e.low, e.high) for at, e in found], columns=[key, "value", "low", "high"])
+    """Means over seeds with their intervals, in the order of the key: key, value, low, high, over."""
+    return by(rows.sort_values(key, kind="stable"), [key], lambda same: mean(same[value], "seeds"))
 
 
 def learning_curves(table: pd.DataFrame, title: str = "") -> Figure:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from prunelens.analysis.estimates import Estimate
 from prunelens.registry import Description
 from prunelens.report import style
 from prunelens.report.text import listing
@@ -105,7 +106,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         table.insert(0, "network", names)
     if {*NUMBERS} <= {*table} and "estimate" not in table:
         place, rows = int(table.columns.get_loc("value")), table[NUMBERS].itertuples(index=False)
-        words = [f"{v:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{v:.3f}" for v, low, high in rows]
+        words = [str(Estimate(*row)).removesuffix(" (no interval)") for row in rows]
         table = table.drop(columns=NUMBERS)
         table.insert(place, "estimate", words)
     return table

@@ -39,6 +39,11 @@ class Settings:
     dissection_quantile: float = 0.9
     seed: int = 0
 
+    @property
+    def extremes(self) -> int:
+        """How many of a unit's most, and of its least, activating stimuli the tasks take."""
+        return self.tasks * (self.explanations + 1)
+
 
 class NetworkSource:
     """Activations of a network, which is moved to the device, and run in evaluation mode and float32."""
@@ -170,7 +175,7 @@ class Recording:
         return self.remember("extremes", self._extremes)
 
     def _extremes(self) -> Arrays:
-        k = self.settings.tasks * (self.settings.explanations + 1)
+        k = self.settings.extremes
         keys = extremes.tie_keys(self.stimuli.names, self.seed)
         if len(self.labels) <= extremes.LARGE:
             return extremes.of_layers([(slice(0, len(self.labels)), self.activations)], k, keys)

@@ -23,7 +23,7 @@ def rank_outputs(recording: Recording, chosen: np.ndarray, outputs: np.ndarray) 
 
 
 def _rank(recording: Recording, values: np.ndarray, chosen: np.ndarray) -> pd.DataFrame:
-    layer, k = recording.layers[-1], recording.settings.tasks * (recording.settings.explanations + 1)
+    layer, k = recording.layers[-1], recording.settings.extremes
     values, probabilities = values[chosen], recording.rectified[layer][chosen]
     keys = extremes.tie_keys(recording.stimuli.names, recording.seed)[chosen]
     top, bottom, alive = extremes.extremes(values, k, keys)

@@ -1,6 +1,7 @@
 """Units of a study's networks: extremes, measures and pictures."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pandas as pd
 
 from prunelens import registry
 from prunelens.images import stages as images
+from prunelens.images.imageset import balanced, sample
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import part
+from prunelens.pruning import stages as pruning
 from prunelens.pruning.stages import network
 from prunelens.stages import FACTS, STAGES, Pipeline, Stage, Subject, fact, stage
 from prunelens.store import Arrays
@@ -33,13 +36,12 @@ READ_BY_MEASURES = (*TASKS, "interpretability.dissection_images", "interpretabil
 @fact
 def similarity(pipeline: Pipeline, subject: Subject) -> dict[str, Any]:
     """Which similarity the stimuli are embedded under."""
-    name = pipeline.profile.interpretability.similarity
-    return _identity(pipeline, "similarity", name)
+    return _identity(pipeline, "similarity", pipeline.profile.interpretability.similarity)
 
 
 def _identity(pipeline: Pipeline, kind: str, name: str) -> dict[str, Any]:
-    source = None if registry.is_built_in(name) else registry.source_hash(kind, name)
-    return {"name": name, "version": pipeline.parts[kind][name].version, "source": source}
+    version, source = pipeline.parts[kind][name].version, registry.own_source(kind, name)
+    return {"name": name, "version": version, "source": source}
 
 
 @stage(version=3, needs=("similarity", "stimulus_images"), subject="")
@@ -133,26 +135,19 @@ def _compared(pipeline: Pipeline) -> Any:
 
 def share(pipeline: Pipeline) -> None:
     """Have in memory what all processes that judge units need, before they are forked."""
-    from prunelens.pruning.stages import share as share_networks
-
-    share_networks(pipeline)
+    pruning.share(pipeline)
     pipeline.remember("compared", lambda: _compared(pipeline))
     pipeline.get("temperature")
 
 
 def measure_stage(pipeline: Pipeline, name: str) -> str:
     """The stage of one measure, "measure.NAME": by layer (units,) float64, NaN where a unit is dead."""
-    from functools import partial
-
     stage_name, fact_name = f"measure.{name}", f"measured by {name}"
-    if stage_name not in STAGES or stage_name not in pipeline.memory:
-        needs = pipeline.parts["measure"][name].needs
-        more = ("temperature",) if "temperature" in needs else ()
-        FACTS[fact_name] = lambda pipeline, subject: _identity(pipeline, "measure", name)
-        STAGES[stage_name] = Stage(
-            stage_name, partial(_measure, name), "arrays", 1, READ_BY_MEASURES, (*MEASURED, fact_name, *more), "variant"
-        )
-        pipeline.memory[stage_name] = True
+    needs = ("temperature",) if "temperature" in pipeline.parts["measure"][name].needs else ()
+    FACTS[fact_name] = lambda pipeline, subject: _identity(pipeline, "measure", name)
+    STAGES[stage_name] = Stage(
+        stage_name, partial(_measure, name), "arrays", 1, READ_BY_MEASURES, (*MEASURED, fact_name, *needs), "variant"
+    )
     return stage_name
 
 
@@ -174,13 +169,11 @@ def softmax(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
 
     A balanced set has equally many of each of the data's classes and none of others; too few images give no rows.
     """
-    from prunelens.images.imageset import balanced
     from prunelens.units.softmax import rank_outputs
 
     found, outputs = images.stimuli(pipeline), np.array(pipeline.get("classes")["outputs"])
     sets = {"as they are": np.arange(len(found)), "balanced": balanced(found, outputs, pipeline.profile.seed)}
-    wanted = pipeline.profile.interpretability
-    needed = 2 * wanted.tasks * (wanted.explanations + 1)
+    needed = 2 * pipeline.profile.interpretability.extremes
     tables = [
         rank_outputs(recording(pipeline, variant), chosen, outputs).assign(stimuli=name)
         for name, chosen in sets.items()
@@ -277,7 +270,6 @@ def atlas(pipeline: Pipeline, block: str) -> Arrays:
     The fields of `units.pictures.Pictures` as "exciting/...", "inhibiting/...", and as "natural/..." of the pictures
     with the natural spectrum of the study's images, whose opacity is worth looking at.
     """
-    from prunelens.images.imageset import sample
     from prunelens.units.pictures import natural_spectrum
 
     units, dense = atlas_units(pipeline)[block], network(pipeline, pipeline.dense).to(pipeline.device)
@@ -328,7 +320,8 @@ def _embed_pictures(pipeline: Pipeline, variants: list[Variant]) -> tuple[np.nda
     from prunelens.units.picture_quality import Drawn
     from prunelens.units.similarities import compress
 
-    wanted, units, batch_size = pipeline.profile.interpretability, drawn_units(pipeline), pipeline.profile.batch_size
+    k, batch_size = pipeline.profile.interpretability.extremes, pipeline.profile.batch_size
+    units = drawn_units(pipeline)
     found, embed = [pipeline.get("pictures", variant) for variant in variants], _similarity(pipeline).embed
     shown = np.stack([arrays[f"{side}/images"] for arrays in found for side in ("exciting", "inhibiting")])
     stimuli, rows = _embeddings(pipeline), embed(shown.reshape(-1, *shown.shape[3:]), batch_size, pipeline.device)
@@ -336,7 +329,6 @@ def _embed_pictures(pipeline: Pipeline, variants: list[Variant]) -> tuple[np.nda
         whole = embed(images.stimuli(pipeline).images, batch_size, pipeline.device)
         stimuli, rows = np.split(compress(np.concatenate([whole, rows])), [len(stimuli)])
     rows = rows.reshape(*shown.shape[:3], -1)
-    k = wanted.tasks * (wanted.explanations + 1)
     drawn = [
         Drawn(
             rows[2 * i], rows[2 * i + 1], arrays["exciting/objective"], arrays["exciting/excited"],

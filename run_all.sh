@@ -20,9 +20,9 @@ Each of them sets the environment up first, if needed.
 Profiles
   smoke            embedded images, tiny numbers: only checks that everything works (minutes)
   quick            embedded images, 2 CPU cores, no further download (minutes)
-  imagenette       Imagenette and torchvision's ImageNet weights (one GPU, or a night of CPU)
-  imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (hours of CPU, or minutes of GPU)
-  imagenet         the full grid on ImageNet-1k, from a folder of yours (GPU days)
+  imagenette       Imagenette and torchvision's ImageNet weights (a GPU)
+  imagenette_bvlc  Imagenette and the original BVLC GoogLeNet (CPU cores, with patience)
+  imagenet         the full grid on ImageNet-1k, from a folder of yours (GPUs)
   FILE.yaml        a profile of your own; notebooks/profiles/ holds the ones above
 
 Options

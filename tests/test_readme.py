@@ -42,6 +42,24 @@ def test_verdicts_are_those_of_the_reference_tables() -> None:
     assert shown == verdict_rows()
 
 
+def test_findings_are_those_of_the_reference_tables() -> None:
+    steps = pd.read_csv(paths.REFERENCE / "published_corrections.csv").set_index("step").value
+    tables = {
+        name: pd.read_csv(paths.REFERENCE / "quick" / f"{name}.csv") for name in ("02_sparsity_table", "03_differences")
+    }
+    chosen = {name: table[(table.method == "connection_l1") & (table.rate == 0.8)] for name, table in tables.items()}
+    zeros = chosen["02_sparsity_table"].query("not masked").conv_sparsity.item()
+    lost = chosen["03_differences"].query("masked").value.item()
+    pooled, factor = (f"{steps[step]:.2f}".lstrip("0") for step in ("as published", "method as a factor"))
+    for said in (
+        f"r = {pooled}. ",
+        f"r is **{factor}**",
+        f"**{zeros:.1%}**".replace("%", " %"),
+        f"**{100 * lost:.1f} points**",
+    ):
+        assert said in " ".join(README.split()), said
+
+
 def test_commands_are_those_of_run_all() -> None:
     told = (paths.ROOT / "run_all.sh").read_text()
     commands = set(re.findall(r"\./run_all\.sh (test|lab|compute|judge|train)", README))

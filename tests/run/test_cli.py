@@ -79,6 +79,25 @@ def test_a_computation_that_fails_says_so_in_one_line(
     assert err.startswith(said) and err.count("\n") == 1
 
 
+def test_another_exception_of_a_users_part_is_said_in_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Asked(monkeypatch, compute=lambda stages: {}["no such name"])
+    assert cli.main(["compute", "smoke"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1] == "prunelens: FAILED: KeyError: 'no such name'"
+
+
+@pytest.mark.parametrize("file", ["", "file/new/dense.safetensors"])
+def test_train_to_an_unwritable_place_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, file: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    asked = Asked(monkeypatch)
+    assert cli.main(["train", "smoke", str(tmp_path / file)]) == 2
+    assert not asked.requests and capsys.readouterr().err.startswith("prunelens: ")
+
+
 def test_train_writes_half_precision_weights_and_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arrays = {
         "weight/conv.weight": np.full((2, 3), 0.1, np.float32),

@@ -287,6 +287,15 @@ def test_examples_are_the_highest_the_median_and_the_lowest_units() -> None:
     assert analysis.examples(table[table.unit < 2], "mis").unit.tolist() == [1, 0]
 
 
+def test_softmax_differences_keep_the_order_of_networks() -> None:
+    rows = pd.DataFrame(
+        {"unit": [0, 0], "output": ["logit", "probability"], "mis": [0.5, 0.6], "stimuli": "as they are"}
+    )
+    chosen = [Variant("dense"), one_shot("connection_l1", 0.8), one_shot("b", 0.8)]
+    found = analysis.softmax_differences(pd.concat(rows.assign(**variant.fields()) for variant in chosen))
+    assert found.method.tolist() == ["dense", "connection_l1", "b"]
+
+
 def test_softmax_differences_are_of_the_same_outputs() -> None:
     rows = pd.DataFrame({"unit": [0, 1, 2] * 2, "output": ["logit"] * 3 + ["probability"] * 3})
     rows["mis"] = [0.5, 0.6, 0.7, 0.4, 0.6, math.nan]

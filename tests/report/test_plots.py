@@ -207,6 +207,13 @@ def test_sparsity_bars_are_empty_where_weights_grew_back(accuracies: pd.DataFram
     assert heights[GREEN, True] == pytest.approx([0.19, 0.38, 0.76])
 
 
+def test_sparsity_bars_tell_iterative_from_one_shot(accuracies: pd.DataFrame) -> None:
+    figure = plots.sparsity_bars(accuracies.query("method == 'structured_l1' and schedule != 'none'"))
+    hatches = {patch.get_label(): patch.get_hatch() for patch in figure.legends[0].get_patches()}
+    assert hatches["structured, L1"] in ("", None) and hatches["structured, L1, iterative"]
+    assert sum(bool(bar.get_hatch()) for bar in figure.axes[0].patches) == 3  # rates .2, .4, .8
+
+
 def test_mask_images_show_the_kept_share() -> None:
     figure = plots.mask_images({"structured_l1": np.array([[0, 1, 0], [0, 0, 0.5]])})
     assert np.array_equal(figure.axes[0].images[0].get_array(), [[0, 1, 0], [0, 0, 0.5]])
@@ -237,6 +244,11 @@ def test_sensitivity_maps_put_every_share_in_its_place() -> None:
     assert np.array_equal(published.filled(np.nan), [[0.5, 0.3], [0.4, np.nan]], equal_nan=True)
     assert [axis.get_title("left") for axis in figure.axes[:2]] == ["structured, L1\nours", "structured, L1\npublished"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["3a", "5b"]
+
+
+def test_a_single_scan_has_no_source_in_its_title() -> None:
+    figure = plots.sensitivity_maps(scans().query("source == 'ours'"))
+    assert figure.axes[0].get_title("left") == "structured, L1"
 
 
 def test_the_front_of_compute_is_what_nothing_cheaper_beats() -> None:

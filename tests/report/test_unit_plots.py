@@ -83,6 +83,8 @@ def test_by_accuracy_is_hollow_without_retraining_and_larger_at_higher_rates() -
     assert sum(len(line.get_xdata()) for line in points) == len(table)
     hollow = [line for line in points if line.get_markerfacecolor() == "white" and line.get_ydata()[0] == 0.6]
     assert len(hollow) == 8  # two methods at three rates as pruned, one iterative at two
+    half = [line for line in hollow if line.get_fillstyle() == "bottom"]
+    assert len(half) == 6  # those that are not retrained: iterative ones are hollow as everywhere
     sizes = [line.get_markersize() for line in points if line.get_marker() == "s"]
     assert sizes[0] < sizes[1] < sizes[2]
 

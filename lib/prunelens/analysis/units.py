@@ -187,6 +187,9 @@ def examples(units: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def softmax_differences(softmax: pd.DataFrame, measure: str = "mis") -> pd.DataFrame:
     """A measure of outputs ranked by probability minus ranked by logit: FIELDS, stimuli, value, low, high, over."""
-    keys = [*FIELDS, "stimuli"]
-    wide = softmax.pivot(index=[*keys, "unit"], columns="output", values=measure).reset_index()
-    return by(wide, keys, lambda rows: mean(rows.probability - rows.logit, "classes"))
+
+    def difference(rows: pd.DataFrame) -> Estimate:
+        wide = rows.pivot(index="unit", columns="output", values=measure)
+        return mean(wide.probability - wide.logit, "classes")
+
+    return by(softmax, [*FIELDS, "stimuli"], difference)

@@ -107,7 +107,7 @@ def by_rate(table: pd.DataFrame, value: str, chance: float | None = None, title:
             handles.append(Line2D([], [], color=look.color, linestyle=look.line, label=look.label))
         groups = [(look, over_seeds(rows, "rate", value)) for look, rows in style.series(table[~dense & chosen])]
         lines = any(len(means) > 2 for _, means in groups)
-        wide = min(np.diff(rates), default=0.2) * (0.2 if lines else 0.8)
+        wide = min(np.diff(rates), default=0.2) * (0.2 if lines else 0.4)
         for aside, (look, means) in zip(np.linspace(-wide, wide, len(groups) + 2)[1:-1] / 2, groups, strict=True):
             look = look if len(means) > 2 else look._replace(line="none")
             interval(axis, means.rate + aside, means, look, linestyle=look.line)  # aside: bars hide no bars
@@ -157,7 +157,8 @@ def learning_curves(table: pd.DataFrame, title: str = "") -> Figure:
 def sparsity_bars(table: pd.DataFrame, title: str = "") -> Figure:
     """Sparsity of prunable weights against the nominal rate (black line): as pruned (outline) and retrained (filled).
 
-    table: fields, mask_sparsity, conv_sparsity. An outline without filling is a network whose weights grew back.
+    table: fields, mask_sparsity, conv_sparsity. An outline without filling is a network whose weights grew back;
+    hatched are schedules other than one-shot.
     """
     table = need(table, *FIELDS, "mask_sparsity", "conv_sparsity").query("rate > 0")
     rates, groups = sorted(table.rate.unique()), style.series(table)
@@ -166,15 +167,20 @@ def sparsity_bars(table: pd.DataFrame, title: str = "") -> Figure:
     for aside, (look, rows) in zip(np.arange(len(groups)) - (len(groups) - 1) / 2, groups, strict=True):
         means = rows.groupby("rate")[["conv_sparsity", "mask_sparsity"]].mean().reindex(rates)
         places = np.arange(len(rates)) + aside * wide
-        axis.bar(places, means.conv_sparsity, wide * 0.84, color=look.color)
-        axis.bar(places, means.mask_sparsity, wide * 0.84, facecolor="none", edgecolor=look.color)
+        axis.bar(places, means.conv_sparsity, wide * 0.84, **_filling(look))
+        axis.bar(places, means.mask_sparsity, wide * 0.84, facecolor="none", edgecolor=look.color, linewidth=1.6)
     axis.hlines(rates, np.arange(len(rates)) - 0.45, np.arange(len(rates)) + 0.45, color=INK, linewidth=1.2)
     axis.set(ylabel="share of weights that are 0", xlabel=style.label("rate"), ylim=(0, 1))
     axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.grid(False, axis="x")
     outline = Patch(facecolor="none", edgecolor=PALE, label="as pruned")
-    legend(figure, [*(Patch(color=look.color, label=look.label) for look, _ in groups), outline])
+    legend(figure, [*(Patch(**_filling(look), label=look.label) for look, _ in groups), outline])
     return figure
+
+
+def _filling(look: Look) -> dict[str, object]:
+    """Options of a bar, hatched where the marker would be hollow."""
+    return {"facecolor": look.color, "edgecolor": "white", "linewidth": 0, "hatch": "///" if look.face else ""}
 
 
 def mask_images(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
@@ -212,7 +218,8 @@ def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
     table: method, layer, position, rate, kept; source (such as "published"), where there are several scans.
     """
     table = need(table, "method", "layer", "position", "rate", "kept")
-    scans = list(table.groupby([name for name in ("method", "source") if name in table], sort=False))
+    several = ["source"] if "source" in table and table.source.nunique() > 1 else []
+    scans = list(table.groupby(["method", *several], sort=False))
     figure, axes = canvas(1, len(scans), 5.6, title, sharey=True)
     for axis, ((method, *source), rows) in zip(axes[0], scans, strict=True):
         grid = rows.pivot_table(index="position", columns="rate", values="kept")

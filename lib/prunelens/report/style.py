@@ -62,13 +62,15 @@ class Look(NamedTuple):
     label: str
     line: str = "-"
     face: str = ""  # of the marker; empty: the color
+    half: bool = False  # only the lower half has the face
 
     @property
     def marks(self) -> dict[str, Any]:
         """Options of lines with markers."""
         edge = self.color if self.face or self.marker in "x+" else "white"
         wide = {"markeredgewidth": 1.1 if edge == self.color else 0.5, "markerfacecolor": self.face or self.color}
-        return {"color": self.color, "marker": self.marker, "markeredgecolor": edge, **wide}
+        half = {"fillstyle": "bottom", "markerfacecoloralt": self.color} if self.half else {}
+        return {"color": self.color, "marker": self.marker, "markeredgecolor": edge, **wide, **half}
 
 
 _known: dict[str, Description] = {}

@@ -47,7 +47,7 @@ def distribution(units: pd.DataFrame, measure: str, title: str = "") -> Figure:
 
 
 def by_accuracy(table: pd.DataFrame, measure: str, title: str = "") -> Figure:
-    """A measure against Top-1, one point per network, larger at higher rates; hollow: not retrained.
+    """A measure against Top-1, one point per network, larger at higher rates; half-filled: not retrained.
 
     table: fields, top1, `measure` (mean of the network's units).
     """
@@ -55,7 +55,7 @@ def by_accuracy(table: pd.DataFrame, measure: str, title: str = "") -> Figure:
     axis, handles = axes[0, 0], []
     for look, rows in style.series(need(table, *FIELDS, "top1", measure)):
         if rows.method.iloc[0] != DENSE and rows.schedule.iloc[0] == "none":
-            look = look._replace(face="white", label=f"{look.label}, not retrained")
+            look = look._replace(face="white", half=True, label=f"{look.label}, not retrained")
         for rate, same in rows.groupby("rate"):
             axis.plot(same.top1, same[measure], linestyle="none", **look.marks, markersize=4 + 5 * rate, alpha=0.9)
         handles.append(look._replace(line="none"))

@@ -35,7 +35,6 @@ def test_shipped_profiles_are_the_five() -> None:
         ("network.scratch.epoch=3", r"network\.scratch\.epoch \(did you mean epochs\?\)"),
         ("retraining.epochs=1", r"retraining\.epochs: found 1, expected at least one for each of the 2 steps"),
         ("pruning.iterative.epochs=[4,1]", r"pruning\.iterative\.epochs: found 1, expected at least one for each"),
-        ("pruning.rewound.learning_rate=0", r"pruning\.rewound\.learning_rate: found 0"),
         ("data.stimulus_images=20", r"data\.stimulus_images: found 20, .* need 400"),
         ("retraining.epochs", "expected key.path=value"),
         ("seed.x=1", "seed is no section"),
@@ -82,7 +81,7 @@ def test_no_variant_stands_in_two_grids(rate: float) -> None:
 
 
 def test_a_grid_of_another_schedule_repeats_methods_and_rates() -> None:
-    grids = ("unmasked", "iterative", "recalibrated", "reinitialized", "rewound")
+    grids = ("unmasked", "iterative", "recalibrated")
     same = [f"pruning.{key}.{wanted}" for key in grids for wanted in ("methods=[structured_l1]", "rates=[0.8]")]
     profile = profiles.load("quick", same)
     names = [str(variant) for variant in variants(profile, ()) + accuracy_variants(profile)]

@@ -130,18 +130,6 @@ def test_a_measure_without_its_concepts_is_left_out(study: Study, monkeypatch: p
     assert not {"concept_selectivity", "dissection"} & set(study.measures)
 
 
-def test_reinitialized_networks_keep_the_masks_and_no_weight(study: Study) -> None:
-    trained = Variant("connection_l1", 0.8, "one_shot", epochs=2)
-    fresh = Variant("connection_l1", 0.8, "one_shot", weights="random", epochs=2)
-    assert fresh in study.accuracy_variants
-    study.accuracy([trained, fresh])
-    masks, others = arrays(study, fresh, "mask"), arrays(study, trained, "mask")
-    assert all(np.array_equal(mask, others[name]) for name, mask in masks.items())
-    weights = arrays(study, fresh, "weight")
-    assert not any(weights[name][~mask].any() for name, mask in masks.items())
-    assert not np.isclose(weights["conv1.conv.weight"], arrays(study, trained, "weight")["conv1.conv.weight"]).any()
-
-
 def test_recalibrated_networks_differ_from_pruned_ones_in_statistics_alone(study: Study) -> None:
     variant = Variant("structured_l1", 0.8, "recalibrated")
     assert variant in study.accuracy_variants
@@ -150,12 +138,6 @@ def test_recalibrated_networks_differ_from_pruned_ones_in_statistics_alone(study
     moved = {name.rsplit(".", 1)[1] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"running_mean", "running_var", "num_batches_tracked"}
     assert study.accuracy([variant]).mask_sparsity.item() == study.accuracy([PRUNED]).mask_sparsity.item()
-
-
-def test_a_rewound_schedule_has_the_dense_networks_learning_rates(study: Study) -> None:
-    rewound, usual = (study.epochs([v]) for v in (Variant("structured_l1", 0.8, "rewound", epochs=2), ONE_SHOT))
-    assert usual.learning_rate[1:].tolist() == pytest.approx([0.01, 0.009])
-    assert rewound.learning_rate.max() > 0.05  # on its cycle to .1
 
 
 def test_layers_that_tolerate_more_are_pruned_more(study: Study) -> None:

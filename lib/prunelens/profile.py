@@ -103,13 +103,6 @@ class Iterative(Grid):
     epochs: list[Count] = []
 
 
-class Rewound(Grid):
-    """Learning-rate rewinding (Renda, Frankle & Carbin 2020): retraining with the dense network's own schedule."""
-
-    learning_rate: Positive = 0.1
-    schedule: Literal["exponential", "one_cycle"] = "one_cycle"
-
-
 class Pruning(Section):
     """The grid of variants. A method is a built-in's name or the import path of a function of yours."""
 
@@ -121,8 +114,6 @@ class Pruning(Section):
     # Judged by accuracy alone:
     recalibrated: Grid = Grid()  # BatchNorm's statistics measured anew, no gradient step
     controls: Grid = Grid()  # further one-shot variants, such as random masks, at fewer rates
-    reinitialized: Grid = Grid()  # the masks kept, all weights drawn anew
-    rewound: Rewound = Rewound()
 
 
 class Sensitivity(Section):
@@ -230,8 +221,8 @@ class Profile(Section):
     def methods(self) -> list[str]:
         """All pruning methods of all grids and of the sensitivity scan, each once."""
         grid = self.pruning
-        more = (grid.unmasked, grid.iterative, grid.recalibrated, grid.controls, grid.reinitialized, grid.rewound)
-        named = [method for each in (grid, *more, self.sensitivity) for method in each.methods]
+        grids = (grid, grid.unmasked, grid.iterative, grid.recalibrated, grid.controls, self.sensitivity)
+        named = [method for each in grids for method in each.methods]
         return list(dict.fromkeys(named))
 
     def value(self, key: str) -> Any:

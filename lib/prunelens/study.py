@@ -192,7 +192,7 @@ class Study:
         """
         chosen = self.retrained if chosen is None else list(chosen)
         self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))
-        self.pipeline.ensure("accuracy", filter(None, (pruning.before(self.pipeline, variant) for variant in chosen)))
+        self.pipeline.ensure("accuracy", (pruning.before(self.pipeline, variant) for variant in chosen))
         return _rows(chosen, partial(pruning.course, self.pipeline))
 
     def costs(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from prunelens.profile import Grid, Profile
 
 DENSE = "dense"
-RETRAINED = ("one_shot", "iterative", "rewound")  # schedules with gradient steps
+RETRAINED = ("one_shot", "iterative")  # schedules with gradient steps
 FIELDS = ["method", "rate", "schedule", "seed", "masked", "weights", "epochs"]
 CONFIGURATION = [field for field in FIELDS if field != "seed"]
 
@@ -18,10 +18,10 @@ class Variant:
     method: "dense", or the pruning method's name.
     rate: nominal pruning rate.
     schedule: "none" (not retrained), "recalibrated" (BatchNorm statistics measured anew, no gradient step),
-        "one_shot", "iterative", or "rewound" (one-shot with the learning rates of the dense network's training).
+        "one_shot" or "iterative".
     seed: of all that is random.
     masked: False for a network that is retrained without its masks, as the paper's code did.
-    weights: what it starts from: "trained" (the dense network's) or "random" (drawn anew, the masks kept).
+    weights: what it starts from: "trained" (the dense network's), or "random" for the control that knows nothing.
     epochs: of retraining, in all; 0 where there is none.
     """
 
@@ -73,9 +73,6 @@ def accuracy_variants(profile: Profile) -> list[Variant]:
     if grid.recalibrated.methods:
         found = [Variant(DENSE, 0.0, "recalibrated", seeds[0]), *_each(grid.recalibrated, "recalibrated", seeds[:1], 0)]
     found += _each(grid.controls, "one_shot", seeds, epochs)
-    reinitialized = _each(grid.reinitialized, "one_shot", seeds, epochs)
-    found += [replace(variant, weights="random") for variant in reinitialized]
-    found += _each(grid.rewound, "rewound", seeds, epochs)
     for other in grid.iterative.epochs:
         for schedule in ("one_shot", "iterative"):
             found += _each(grid.iterative, schedule, seeds, other)

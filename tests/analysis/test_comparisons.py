@@ -112,10 +112,8 @@ def test_a_control_differs_in_one_field_from_what_it_controls() -> None:
     others = {
         replace(usual, method="connection_random"): 0.5,
         replace(usual, method="connection_l1_shared"): 0.6,
-        replace(usual, weights="random"): 0.3,
         replace(usual, masked=False): 0.8,
         replace(usual, schedule="iterative"): 0.75,
-        replace(usual, schedule="rewound"): 0.65,
         replace(usual, schedule="iterative", epochs=8): 0.99,  # has no one-shot network of as many epochs
         replace(usual, rate=0.4, masked=False): 0.99,  # nor of its rate
         one_shot("structured_random", 0.8): 0.99,  # nor the method that it controls
@@ -125,10 +123,8 @@ def test_a_control_differs_in_one_field_from_what_it_controls() -> None:
     assert found[["changed", "against", "top1"]].to_numpy().tolist() == [
         ["method", "connection_l1", 0.5],
         ["method", "connection_l1", 0.6],
-        ["weights", "trained", 0.3],
         ["masked", "True", 0.8],
         ["schedule", "one_shot", 0.75],
-        ["schedule", "one_shot", 0.65],
     ]
     for row in found.itertuples():
         assert ends(row) == pytest.approx(newcombe(row.top1, 0.7))
@@ -142,7 +138,7 @@ def test_iterative_minus_one_shot_compares_networks_of_the_same_epochs() -> None
     long, short = one_shot("structured_l1", 0.8, epochs=8), one_shot("structured_l1", 0.8, epochs=2)
     values = seeds_of(long, 0.6, 0.6) | seeds_of(replace(long, schedule="iterative"), 0.69, 0.71)
     values |= seeds_of(short, 0.5, 0.6) | seeds_of(replace(short, schedule="iterative"), 0.4, 0.7)
-    values |= {replace(short, schedule="rewound"): 0.9, replace(short, epochs=4, schedule="iterative"): 0.9}
+    values |= {replace(short, epochs=4, schedule="iterative"): 0.9}
     table = networks(values)
     found = comparisons.iterative_minus_one_shot(table)
     assert found[["method", "rate", "epochs"]].to_numpy().tolist() == [["structured_l1", 0.8, at] for at in (2, 8)]
@@ -357,10 +353,10 @@ def test_picture_differences_are_of_the_units_that_live_in_both() -> None:
 def test_comparisons_of_a_study_pair_every_configuration_with_its_own_epochs() -> None:
     accuracy = tables()["accuracy"]
     differences, controls = comparisons.against(accuracy), comparisons.controls(accuracy)
-    assert len(differences) == 9 + 1 + 2 and differences.seeds.map(len).eq(3).all()
-    assert controls.groupby("changed").size().to_dict() == {"masked": 1, "schedule": 2}
+    assert len(differences) == 9 + 1 + 1 and differences.seeds.map(len).eq(3).all()
+    assert controls.groupby("changed").size().to_dict() == {"masked": 1, "schedule": 1}
     assert len(comparisons.iterative_minus_one_shot(accuracy)) == 1
-    assert comparisons.ranking(accuracy).groupby("rate").place.max().to_dict() == {0.4: 3, 0.6: 3, 0.8: 5}
+    assert comparisons.ranking(accuracy).groupby("rate").place.max().to_dict() == {0.4: 3, 0.6: 3, 0.8: 4}
     doubled = pd.concat([accuracy, accuracy.assign(epochs=2 * accuracy.epochs, top1=0.5)])
     again = pick(comparisons.against(doubled), epochs=accuracy.epochs.max())
     pd.testing.assert_frame_equal(again.drop(columns="minus_dense"), differences.drop(columns="minus_dense"))

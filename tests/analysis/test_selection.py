@@ -19,9 +19,7 @@ def every_kind() -> pd.DataFrame:
         one_shot("m", 0.4),
         one_shot("m", 0.8),
         one_shot("m", 0.8, masked=False),
-        one_shot("m", 0.8, weights="random"),
         Variant("m", 0.8, "iterative", epochs=4),
-        Variant("m", 0.8, "rewound", epochs=4),
     ]
     return networks({variant: 0.05 * place for place, variant in enumerate(kinds, 1)})
 
@@ -29,7 +27,7 @@ def every_kind() -> pd.DataFrame:
 def test_pick_takes_values_and_lists_of_them() -> None:
     table = every_kind()
     assert pick(table, method="m", rate=0.8, masked=False).index.tolist() == [7]
-    assert pick(table, schedule=["iterative", "rewound"]).index.tolist() == [9, 10]
+    assert pick(table, schedule=["iterative", "none"]).index.tolist() == [0, 1, 3, 8]
     assert pick(table, schedule=("recalibrated",)).index.tolist() == [4]
     assert len(pick(table)) == len(table) and pick(table, method="other").empty
     with pytest.raises(KeyError, match="nmethod"):
@@ -39,8 +37,8 @@ def test_pick_takes_values_and_lists_of_them() -> None:
 def test_kinds_of_networks() -> None:
     table = every_kind()
     assert dense(table).index.tolist() == [0]
-    assert retrained(table).index.tolist() == [2, 5, 6, 7, 8, 9, 10]
-    assert working(table).index.tolist() == [0, 2, 5, 6, 7, 8, 9, 10]
+    assert retrained(table).index.tolist() == [2, 5, 6, 7, 8]
+    assert working(table).index.tolist() == [0, 2, 5, 6, 7, 8]
 
 
 def test_series_are_masked_and_retrained_and_of_several_rates() -> None:
@@ -51,17 +49,16 @@ def test_series_are_masked_and_retrained_and_of_several_rates() -> None:
     assert series(table[:0]).empty and "series" in series(table[:0])
 
 
-def test_series_keep_schedules_weights_and_epochs_apart() -> None:
+def test_series_keep_schedules_and_epochs_apart() -> None:
     rates = (0.4, 0.8)
     table = networks(
         {one_shot("m", rate): 0.5 for rate in rates}
-        | {Variant("m", rate, "rewound", epochs=4): 0.5 for rate in rates}
-        | {one_shot("m", rate, weights="random"): 0.5 for rate in rates}
+        | {Variant("m", rate, "iterative", epochs=4): 0.5 for rate in rates}
     )
-    assert series(table).series.unique().tolist() == ["m", "m, rewound", "m, random"]
+    assert series(table).series.unique().tolist() == ["m", "m, iterative"]
     longer = networks({one_shot("m", rate, epochs=8): 0.5 for rate in rates})
     names = series(pd.concat([table, longer])).series.unique().tolist()
-    assert names == ["m, 4 epochs", "m, rewound", "m, random", "m, 8 epochs"]
+    assert names == ["m, 4 epochs", "m, iterative", "m, 8 epochs"]
 
 
 def test_seeds_are_averaged_and_epochs_are_not() -> None:

@@ -15,7 +15,7 @@ from prunelens.study import Study
 TINY = [
     "pruning.methods=[structured_l1]", "pruning.rates=[0.4, 0.8]", "pruning.unmasked.methods=[]",
     "pruning.iterative.methods=[]", "pruning.recalibrated.methods=[]", "pruning.controls.methods=[]",
-    "pruning.reinitialized.methods=[]", "pruning.rewound.methods=[]", "retraining.epochs=1",
+    "retraining.epochs=1",
     "interpretability.measures=[mis, lifetime_sparseness]", "data.train_images=128", "data.validation_images=64",
 ]  # fmt: skip
 SET = [word for override in TINY for word in ("--set", override)]

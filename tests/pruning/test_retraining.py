@@ -135,20 +135,6 @@ def test_without_masks_connections_grow_back(googlenet: Any) -> None:
     assert sum((~mask).sum() for mask in part(found, "mask").values()) > 0, "its masks are kept all the same"
 
 
-def test_prepare_comes_once_after_the_first_pruning_and_masks_hold(googlenet: Any) -> None:
-    case, network, seen = Case(googlenet, "structured_l1", n=2), googlenet.fresh(), []
-
-    def prepare(network: nn.Module) -> None:
-        seen.append(list(case.seen))
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.data.fill_(0.01)
-
-    case.run(network, prepare=prepare)
-    assert seen == [[case.steps[0].rate]]
-    assert masks.sparsity(googlenet.architecture, network)["conv_sparsity"] == pytest.approx(0.8, abs=0.03)
-
-
 # Random numbers
 
 

@@ -89,14 +89,13 @@ def against(accuracy: pd.DataFrame) -> pd.DataFrame:
 def controls(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Top-1 of every control minus that of the network that it controls, which differs in one field.
 
-    Other schedules are compared with one-shot, weights drawn anew with trained ones, no masks with masks, and methods
-    by `CONTROL_OF`.
+    Other schedules are compared with one-shot, no masks with masks, and methods by `CONTROL_OF`.
     Returns: CONFIGURATION, changed (the field), against (its value there), top1, value, low, high, over, seeds.
     """
     pairs = []
     for each in _pruned(accuracy):
         method = CONTROL_OF.get(each["method"], each["method"])
-        usual = {"schedule": "one_shot", "weights": "trained", "masked": True, "method": method}
+        usual = {"schedule": "one_shot", "masked": True, "method": method}
         if changed := next((name for name, value in usual.items() if each[name] != value), None):
             value = usual[changed]
             pairs.append((each, each | {changed: value}, {"changed": changed, "against": str(value)}))

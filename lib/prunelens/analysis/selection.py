@@ -38,16 +38,15 @@ def working(table: pd.DataFrame) -> pd.DataFrame:
 def series(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of pruned, masked and retrained networks of more than one rate, with a column series (its name).
 
-    A series has one method, schedule, start of the weights and number of epochs. Unmasked networks are left out: their
-    weights grow back, so that their rate is none.
+    A series has one method, schedule and number of epochs. Unmasked networks are left out: their weights grow back, so
+    that their rate is none.
     """
     chosen = retrained(table[(table.rate > 0) & table.masked])
-    keys = ["method", "schedule", "weights"]
+    keys = ["method", "schedule"]
     rates = chosen.groupby([*keys, "epochs"]).rate
     chosen = chosen[rates.transform("nunique") > 1].reset_index(drop=True)
-    names = chosen.method.astype(str)
-    for field, usual in {"schedule": "one_shot", "weights": "trained"}.items():
-        names = names.where(chosen[field] == usual, names + ", " + chosen[field].astype(str))
+    method, schedule = chosen.method.astype(str), chosen.schedule.astype(str)
+    names = method.where(schedule == "one_shot", method + ", " + schedule)
     several = chosen.groupby(keys).epochs.transform("nunique") > 1
     return chosen.assign(series=names.mask(several, names + ", " + chosen.epochs.astype(str) + " epochs"))
 

@@ -62,7 +62,6 @@ RULES = {
                       lambda v, m: max(abs(v), m - abs(v)),
                       ("within ±{m}", "not around 0", "around 0 but not within ±{m}")),
 }  # fmt: skip
-RULES["any positive"] = RULES["positive"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Claim:
     name, statement: "C1a", and the claim as a sentence.
     rule: with the margin m: "positive" holds where low > 0 and fails where high < m; "above": low > m, high < m;
         "equivalent": within ±m, outside it (Holm's correction over comparisons); "unrelated": within ±m, 0 excluded.
-        All comparisons have to hold, and one that fails is enough; of "any positive" one that holds is.
+        All comparisons have to hold, and one that fails is enough.
     margin: a field of `Margins`, or a number.
     figure: the figure that shows it; paper: the paper's numbers, as text; form: format of the estimates.
     needs: tables ("accuracy") or columns ("units.mis") without which it is not tested.
@@ -105,8 +104,7 @@ class Claim:
         missing = [need for need in self.needs if not _has(tables, *need.split("."))]
         found = Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
         each = self._verdicts(found, margin)
-        order = [FAILS, UNTESTED, UNDECIDED, HOLDS] if self.rule != "any positive" else [HOLDS, UNDECIDED, FAILS]
-        verdict = next((one for one in order if one in each.values()), UNTESTED)
+        verdict = next((one for one in (FAILS, UNTESTED, UNDECIDED, HOLDS) if one in each.values()), UNTESTED)
         names = [name for name, one in each.items() if one == verdict]
         first = found.estimates[names[0]] if names else NONE
         shown = {name: format(e, self.form) for name, e in found.estimates.items() if not math.isnan(e.value)}

@@ -49,7 +49,6 @@ def retrain(
     seed: int,
     device: torch.device | str,
     masked: bool = True,
-    prepare: Callable[[nn.Module], None] = lambda network: None,
     label: str = "training",
     checkpoint: Path | None = None,
 ) -> Arrays:
@@ -57,7 +56,7 @@ def retrain(
 
     prune: (network, rate, masks of the step before) -> masks; sets the pruned weights to zero.
     validate: numbers or arrays that the table holds of the network after each epoch.
-    masked: False trains without the masks. prepare: called once, after the first pruning.
+    masked: False trains without the masks.
     checkpoint: a file whose name follows from all that the result depends on. An interrupted call goes on after the
         last epoch that it holds, as if there had been no interruption. The caller removes it.
 
@@ -76,8 +75,6 @@ def retrain(
         rate, epochs = steps[number]
         if not begun:
             masks = prune(network, rate, masks if masked and number else None)
-            if number == 0:
-                prepare(network)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + 1000 * number)  # every step sees other batches and crops than the one before
             part = recipe.model_copy(update={"epochs": epochs})

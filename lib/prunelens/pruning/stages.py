@@ -193,24 +193,20 @@ def example_layer(pipeline: Pipeline) -> str:
 
 @stage(
     version=4,
-    reads=(*ARCHITECTURE, "retraining", "pruning.iterative.steps", "pruning.rewound"),
+    reads=(*ARCHITECTURE, "retraining", "pruning.iterative.steps"),
     needs=(*DENSE_NETWORK, "variant", "method", "train_images", "validation_images"),
 )
 def retrained(pipeline: Pipeline, variant: Variant) -> Arrays:
     """Weights, masks and epochs of a variant, pruned and retrained in one or several steps."""
     from prunelens.networks import weights
 
-    def fresh(network: "nn.Module") -> None:
-        if variant.weights == "random":
-            weights.initialize(network, variant.seed)
-
-    recipe = _recipe(pipeline, variant)
+    recipe = pipeline.profile.retraining
     found = networks.trainable(pipeline, recipe, variant.seed)
     weights.load_state(found, networks.dense_state(pipeline), "the dense network")
     n = _n_steps(pipeline, variant)
     return _retrain(
         pipeline, "retrained", variant, found, recipe, variant.seed, n=n, rate=variant.rate, epochs=variant.epochs,
-        prune=partial(_prune, pipeline, variant), masked=variant.masked, prepare=fresh,
+        prune=partial(_prune, pipeline, variant), masked=variant.masked,
     )  # fmt: skip
 
 
@@ -258,17 +254,8 @@ def _n_steps(pipeline: Pipeline, variant: Variant) -> int:
     return pipeline.profile.pruning.iterative.steps if variant.schedule == "iterative" else 1
 
 
-def _recipe(pipeline: Pipeline, variant: Variant) -> "Training":
-    recipe, rewound = pipeline.profile.retraining, pipeline.profile.pruning.rewound
-    if variant.schedule != "rewound":
-        return recipe
-    return recipe.model_copy(update=rewound.model_dump(include={"learning_rate", "schedule"}))
-
-
-def before(pipeline: Pipeline, variant: Variant) -> Variant | None:
-    """A retrained network as it was pruned first; None where its weights were drawn anew."""
-    if variant.weights != "trained":
-        return None
+def before(pipeline: Pipeline, variant: Variant) -> Variant:
+    """A retrained network as it was pruned first."""
     random = variant.method != DENSE and pipeline.parts["method"][variant.method].random
     n = _n_steps(pipeline, variant)
     rate = variant.rate if n == 1 else 1 - (1 - variant.rate) ** (1 / n)
@@ -280,8 +267,6 @@ def course(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
     columns = part(pipeline.get("retrained", variant), "epoch")
     table = pd.DataFrame({name: values for name, values in columns.items() if values.ndim == 1})
     start = before(pipeline, variant)
-    if start is None:
-        return table
     row = pipeline.get("accuracy", start)["network"]
     first = pd.DataFrame([{"epoch": 0, "step": 0, "step_rate": start.rate, "seconds": 0.0, **row}])
     return pd.concat([first, table], ignore_index=True)[table.columns]

@@ -75,7 +75,7 @@ def estimates(
 def _rows(table: pd.DataFrame, row: str) -> list[str]:
     """Names of rows; names of methods and measures in them become labels."""
     if row not in table:
-        usual = {"True": "masked", "trained": "trained weights", **style.SCHEDULES}
+        usual = {"True": "masked", **style.SCHEDULES}
         minus = [usual.get(name, style.label(name)) for name in table.get("against", ())]
         names = style.names(table)
         return [f"{name} \N{MINUS SIGN} {other}" for name, other in zip(names, minus, strict=True)] if minus else names

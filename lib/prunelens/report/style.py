@@ -1,8 +1,8 @@
 """The one style of all figures: colors, markers and names of networks, empty figures, legends.
 
 A method has one color and one marker everywhere: those of its `@describe`. Networks retrained without masks are paler;
-those that do not start from the dense network's weights have a cross as marker; iterative, rewound and recalibrated
-ones have dashed or dotted lines and hollow markers. Dense networks and networks of random weights are grey.
+iterative and recalibrated ones have dashed lines and hollow markers. Dense networks, and those of random weights, are
+grey.
 """
 
 import re
@@ -35,10 +35,8 @@ SCHEDULES = {
     "recalibrated": "BatchNorm recalibrated",
     "one_shot": "one-shot",
     "iterative": "iterative",
-    "rewound": "learning rate rewound",
 }
-DASHES = {"iterative": "--", "rewound": ":", "recalibrated": "-."}
-WEIGHTS = {"random": "weights drawn anew"}
+DASHES = {"iterative": "--", "recalibrated": "-."}
 LOOK = {"method": DENSE, "schedule": "one_shot", "masked": True, "weights": "trained"}  # fields that give the look
 LABELS = {
     "rate": "nominal pruning rate",
@@ -104,7 +102,7 @@ def look(row: Mapping[str, Any]) -> Look:
         return Look(grey, "o", words, line, face)
     known = described(method)
     color = known.color if masked else to_hex(0.45 * np.array(to_rgb(known.color)) + 0.55)
-    return Look(color, "x" if weights == "random" else known.marker, words, line, face)
+    return Look(color, known.marker, words, line, face)
 
 
 def _words(row: Mapping[str, Any]) -> list[str]:
@@ -112,7 +110,7 @@ def _words(row: Mapping[str, Any]) -> list[str]:
     if method == DENSE:
         how = {"none": [], "one_shot": ["retrained"]}.get(schedule, [SCHEDULES[schedule]])
         return ["dense" if weights == "trained" else f"{weights} weights", *how]
-    more = [SCHEDULES[schedule] * (schedule in DASHES), "unmasked" * (not masked), WEIGHTS.get(weights, "")]
+    more = [SCHEDULES[schedule] * (schedule in DASHES), "unmasked" * (not masked)]
     return [described(method).label, *filter(None, more)]
 
 
@@ -137,7 +135,7 @@ def names(table: pd.DataFrame, seeds: bool = False) -> list[str]:
 def series(table: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
     """Rows that look alike (rates and seeds together): dense networks first, then methods as they were registered."""
     orders = {"method": [DENSE, *_known, *table.method], "schedule": [*SCHEDULES], "masked": [True, False],
-              "weights": ["trained", *WEIGHTS]}  # fmt: skip
+              "weights": ["trained", "random"]}  # fmt: skip
     groups = [rows for _, rows in table.groupby([name for name in orders if name in table])]
     groups.sort(key=lambda rows: [order.index(rows[name].iloc[0]) for name, order in orders.items() if name in rows])
     return [(look(rows.iloc[0]), rows) for rows in groups]

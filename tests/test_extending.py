@@ -10,7 +10,7 @@ import pytest
 
 from prunelens import paths
 from prunelens.analysis import verdicts
-from prunelens.report import Report, plots, style, unit_plots
+from prunelens.report import Report, plots, style
 from prunelens.run import cli
 from prunelens.study import Study
 
@@ -77,8 +77,8 @@ def test_a_measure_of_ones_own_is_in_tables_and_figures(study: Study) -> None:
     name = "kurtosis.kurtosis"
     assert units.loc[units.alive, name].notna().all() and units.loc[~units.alive, name].isna().all()
     Report(study.folder, study.descriptions, study.origin)
-    figure = unit_plots.distribution(units[units.kind == "conv"], name)
-    assert figure.axes[0].get_xlabel() == "excess kurtosis"
+    figure = plots.by_rate(units[units.kind == "conv"], name)
+    assert figure.axes[0].get_ylabel() == "excess kurtosis"
 
 
 def test_images_and_architecture_of_ones_own_are_what_is_studied(study: Study) -> None:
@@ -94,7 +94,7 @@ def test_images_and_architecture_of_ones_own_are_what_is_studied(study: Study) -
 def test_a_claim_of_ones_own_is_judged_beside_the_papers(study: Study) -> None:
     judged = verdicts.judge(study.tables(), ["c1a", *study.profile.claims.extra], study.profile.claims.margins)
     own = judged.set_index("claim").loc["X1"]
-    assert own.verdict in ("holds", "undecided", "does not hold") and own.figure == "05_dead"
+    assert own.verdict in ("holds", "undecided", "does not hold") and own.figure == "05_means"
 
 
 @pytest.mark.slow

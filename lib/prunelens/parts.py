@@ -41,7 +41,6 @@ def load(profile: Profile, store: Store) -> Parts:
         "units": profile.visualization.units,
         "aux": [recipe and recipe.aux_weight for recipe in (profile.retraining, profile.network.scratch)],
         "grids": profile.pruning.model_dump(include={"recalibrated", "iterative"}),
-        "download": profile.interpretability.download,
         "library": origin()["library_sha256"],
     }
     found = store.get("parts", "parts", {"sources": sources, **tried_on}, "json", partial(_try_all, profile, names))
@@ -104,7 +103,7 @@ def _try(profile: Profile, kind: str, name: str, part: Any) -> None:
             part, architectures.load(network.architecture), **built, iterative=name in grid.iterative.methods
         )
     elif kind == "similarity":
-        similarities.check_similarity(name, profile.interpretability.download)
+        similarities.check_similarity(name)
     elif kind == "measure":
         measures.check_measure(part)
     elif kind == "claim":

@@ -122,21 +122,16 @@ class Sensitivity(Section):
     methods: Methods = Field(["unstructured_local", "structured_l1", "connection_l1"], min_length=1)
     rates: Rates = Field(min_length=1)
     images: Count  # of the training set, so that what is chosen by the scan is not chosen by the validation set
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02  # a loss of Top-1 that a layer's rate is allowed to cost
 
 
 class Interpretability(Section):
     """Measures of units; the MIS has N tasks of K explanations on each side, under one similarity."""
 
     similarity: str  # a built-in's name or the import path of a class of yours
-    download: bool = False  # fetch the similarity's weights where they are missing (dreamsim)
     measures: Names = ["mis", "two_afc_accuracy", "margin", "clarity", "monosemanticity", "class_selectivity",
-                       "lifetime_sparseness", "redundancy", "concept_selectivity", "dissection"]  # fmt: skip
+                       "lifetime_sparseness", "concept_selectivity", "dissection"]  # fmt: skip
     tasks: Count = 20
     explanations: Count = 9
-    temperature: Positive | None = None  # null: the published one, or fitted on the dense network
-    dissection_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.9  # a unit's peaks are its activations above it
-    dissection_images: Count = 128  # stimuli that are looked at, equally many of each class
 
     @property
     def extremes(self) -> int:
@@ -145,14 +140,12 @@ class Interpretability(Section):
 
 
 class Visualization(Section):
-    """Pictures: the same units in the dense and in pruned networks, and an atlas of the dense one."""
+    """Pictures of the same units in the dense and in pruned networks."""
 
     units: dict[str, list[int]] = {}  # by dotted layer name: units that are drawn in any case
     per_block: Annotated[int, Field(ge=0)]  # further conv units of every block, a seeded sample
-    atlas: Count  # units of every block in the atlas, a seeded sample
     size: Count  # pixels
     steps: Count
-    starts: Annotated[int, Field(ge=2)] = 2  # pictures of a unit; two show how far a picture is chance
     methods: Methods = Field(min_length=1)
     rates: Rates = Field(min_length=1)
 

@@ -38,9 +38,7 @@ WORK = {
     "accuracy": "class_accuracy",
     "costs": "costs",
     "measures": "units",
-    "softmax": "softmax",
     "pictures": "picture_quality",
-    "atlas": "atlas",
 }
 
 
@@ -159,15 +157,6 @@ class Study:
         layers = pruning.prunable(self.pipeline)[["layer", "block", "position"]]
         return _rows(chosen, lambda v: layers.assign(sparsity=self.pipeline.get("pruned", v)["sparsity"]))
 
-    def kernels(self, variant: Variant) -> np.ndarray:
-        """Share kept of every kernel of the layer `example_layer`, (outputs, inputs) in 0..1."""
-        return self.pipeline.get("pruned", variant)["kernels"]
-
-    @property
-    def example_layer(self) -> str:
-        """The prunable layer whose masks are shown."""
-        return pruning.example_layer(self.pipeline)
-
     def accuracy(self, chosen: Chosen = None) -> pd.DataFrame:
         """Accuracy and measured sparsity on the validation images, a row per network.
 
@@ -248,14 +237,6 @@ class Study:
         """The temperature of the MIS."""
         return self.pipeline.get("temperature")["temperature"]
 
-    def softmax(self) -> pd.DataFrame:
-        """The outputs of the data's classes ranked by logit and by softmax probability: fields; output, stimuli, ...
-
-        See `prunelens.units.softmax`.
-        """
-        self.pipeline.ensure("softmax", self.most_pruned, before=partial(units.share, self.pipeline))
-        return _rows(self.most_pruned, lambda variant: self.pipeline.get("softmax", variant))
-
     # -------------------------------------------------------------------------------------------------- pictures
 
     @cached_property
@@ -263,20 +244,10 @@ class Study:
         """Units that are drawn in every network: the profile's, and a seeded sample of each block's convs."""
         return units.drawn_units(self.pipeline)
 
-    @cached_property
-    def atlas_units(self) -> dict[str, list[Unit]]:
-        """Units of the dense network's atlas by block."""
-        return units.atlas_units(self.pipeline)
-
     def pictures(self, variant: Variant) -> Arrays:
         """Pictures of the `drawn_units` in one network; see `prunelens.units.stages.pictures`."""
         self.pipeline.ensure("pictures", self.drawn, before=partial(units.share, self.pipeline))
         return self.pipeline.get("pictures", variant)
-
-    def atlas(self) -> dict[str, Arrays]:
-        """Pictures of the `atlas_units` by block; see `prunelens.units.stages.atlas`."""
-        self.pipeline.ensure("atlas", self.atlas_units, before=partial(units.share, self.pipeline))
-        return {block: self.pipeline.get("atlas", block) for block in self.atlas_units}
 
     def picture_quality(self) -> pd.DataFrame:
         """What the pictures are worth in numbers: fields, layer, unit and those of `units.picture_quality`."""

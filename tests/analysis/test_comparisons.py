@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_tables import IMAGES, classes, networks, one_shot
+from analysis_tables import IMAGES, networks, one_shot
 from scipy import stats
 
 from prunelens.analysis import comparisons
-from prunelens.analysis.estimates import Estimate, proportion_difference
+from prunelens.analysis.estimates import proportion_difference
 from prunelens.analysis.example import tables
 from prunelens.analysis.selection import pick
 from prunelens.variants import CONFIGURATION, FIELDS, Variant
@@ -147,23 +147,6 @@ def test_iterative_minus_one_shot_compares_networks_of_the_same_epochs() -> None
     assert comparisons.iterative_minus_one_shot(table[table.schedule != "iterative"]).empty
 
 
-def test_ranking_is_by_rate_and_epochs_from_the_best() -> None:
-    values = seeds_of(one_shot("a", 0.8), 0.5, 0.6) | seeds_of(one_shot("b", 0.8), 0.7, 0.9)
-    values |= seeds_of(one_shot("c", 0.8, epochs=8), 0.95) | seeds_of(one_shot("a", 0.4), 0.9)
-    values |= {one_shot("a", 0.8, masked=False): 0.99, one_shot("dense", 0.0): 0.99, Variant("a", 0.8): 0.99}
-    values |= {Variant("a", 0.8, "recalibrated"): 0.99}
-    found = comparisons.ranking(networks(values))
-    assert found[["rate", "epochs", "place", "method"]].to_numpy().tolist() == [
-        [0.4, 4, 1, "a"],
-        [0.8, 4, 1, "b"],
-        [0.8, 4, 2, "a"],
-        [0.8, 8, 1, "c"],
-    ]
-    assert found.top1.tolist() == pytest.approx([0.9, 0.8, 0.55, 0.95])
-    assert found.value.tolist() == pytest.approx([0, 0, -0.25, 0])
-    assert ends(found.iloc[2]) == pytest.approx(students([-0.2, -0.3]))
-
-
 # ------------------------------------------------------------------------------------------------------ recalibration
 
 
@@ -193,7 +176,7 @@ def test_without_recalibrated_networks_there_is_an_empty_table() -> None:
     assert comparisons.recalibration(tables()["accuracy"]).empty
 
 
-# ------------------------------------------------------------------------------------- courses, sparsity, cost, layers
+# -------------------------------------------------------------------------------------------- courses, sparsity, cost
 
 
 def course_of(variant: Variant, top1: list[float], step_rates: list[float] | None = None) -> pd.DataFrame:
@@ -223,20 +206,6 @@ def test_a_course_is_the_mean_over_seeds_at_each_epoch_and_step() -> None:
     assert rows["iterative", 2, 0.75] == pytest.approx([nan, nan, 0.5, nan], nan_ok=True)
 
 
-def test_the_first_epoch_brings_a_share_of_what_each_configuration_has_in_the_end() -> None:
-    epochs = pd.concat([
-        course_of(one_shot("a", 0.8, epochs=2), [0.1, 0.4, 0.7]),
-        course_of(one_shot("a", 0.8, seed=1, epochs=2), [0.1, 0.6, 0.9]),  # .5 of .8 - .1 = 4/7 with seed 0
-        course_of(one_shot("a", 0.8, epochs=3), [0.1, 0.3, 0.4, 0.5]),  # .2 / .4
-        course_of(one_shot("b", 0.8, epochs=2), [0.1, 0.10, 0.11]),  # at chance in the end
-        course_of(one_shot("dense", 0.0, epochs=2), [0.9, 0.9, 0.9]),
-        course_of(Variant("a", 0.8, "iterative", epochs=2), [0.1, 0.9, 0.9]),
-    ])  # fmt: skip
-    found = comparisons.first_epoch(epochs, 0.1)
-    assert ends(found) == pytest.approx(students([4 / 7, 1 / 2])) and found.over == "2 configurations"
-    assert format(comparisons.first_epoch(epochs[epochs.rate == 0], 0.1), ".0%") == "-"
-
-
 def test_sparsity_is_the_mean_over_seeds_and_says_what_grew_back() -> None:
     masked, free = one_shot("m", 0.8), one_shot("m", 0.8, masked=False)
     table = networks(seeds_of(masked, 0.5, 0.7) | {free: 0.9, Variant("dense"): 0.8, Variant("m", 0.8): 0.1})
@@ -258,93 +227,10 @@ def test_sparsity_is_the_mean_over_seeds_and_says_what_grew_back() -> None:
     assert found.regrown.tolist() == pytest.approx([0.1, 0.75, 0])  # the largest, not the mean
 
 
-def test_sensitivity_ranks_the_layers_of_each_method_by_what_they_keep() -> None:
-    rows = [("m", "a", 0, 0.5, 0.9), ("m", "a", 0, 0.8, 0.5), ("m", "b", 1, 0.5, 0.6), ("m", "b", 1, 0.8, 0.2)]
-    rows += [("n", "a", 0, 0.8, 0.1), ("n", "b", 1, 0.8, 0.3)]
-    found = comparisons.sensitivity(pd.DataFrame(rows, columns=["method", "layer", "position", "rate", "kept"]))
-    assert found.columns.tolist() == ["method", "layer", "position", "kept", "place", "mean"]
-    assert found[["method", "layer", "position", "place"]].to_numpy().tolist() == [
-        ["m", "a", 0, 2],
-        ["m", "b", 1, 1],
-        ["n", "a", 0, 1],
-        ["n", "b", 1, 2],
-    ]
-    assert found.kept.tolist() == pytest.approx([0.7, 0.4, 0.1, 0.3])
-    assert found["mean"].tolist() == pytest.approx([0.55, 0.55, 0.2, 0.2])
-
-
-def test_pareto_has_the_last_epoch_and_the_cost_of_all_of_every_masked_network() -> None:
-    epochs = pd.concat([
-        course_of(one_shot("m", 0.8, epochs=2), [0.1, 0.7, 0.6]),
-        course_of(one_shot("m", 0.8, epochs=4), [0.1, 0.2, 0.3, 0.4, 0.5]),
-        course_of(one_shot("m", 0.8, masked=False, epochs=2), [0.1, 0.9, 0.9]),
-    ])  # fmt: skip
-    for table in (epochs, epochs[::-1]):
-        found = comparisons.pareto(table, macs=1e9, images=1000).sort_values("epochs")
-        assert found.columns.tolist() == [*FIELDS, "top1", "seconds", "pflops"]
-        assert found[["epochs", "top1", "seconds"]].to_numpy().tolist() == [[2, 0.6, 20], [4, 0.5, 40]]
-        assert found.pflops.tolist() == pytest.approx([0.012, 0.024])  # 2 operations x 3 passes x 1e12 x epochs
-
-
 def test_the_speed_up_that_macs_allow() -> None:
     costs = pd.DataFrame({"form": ["dense", "masked", "compact"] * 2, "macs": [100, 100, 25, 100, 100, 50]})
     found = comparisons.speedups(costs)
     assert found.form.tolist() == ["masked", "compact"] * 2 and found.allowed.tolist() == [1, 4, 1, 2]
-
-
-# --------------------------------------------------------------------------------------------------- classes, pictures
-
-
-def test_the_lowest_network_is_above_chance_where_one_is() -> None:
-    values = {one_shot("m", 0.4): 0.7, one_shot("m", 0.8): 0.5, one_shot("n", 0.8): 0.1, one_shot("dense", 0.0): 0.2}
-    values |= {Variant("m", 0.8, "iterative", epochs=4): 0.3, Variant("m", 0.4): 0.3}
-    table = networks(values)
-    assert comparisons.lowest(table, 0.1) == one_shot("m", 0.8).fields()
-    assert comparisons.lowest(table, 0.9) == one_shot("n", 0.8).fields()
-
-
-def test_class_differences_are_to_the_dense_network_and_begin_with_the_greatest_loss() -> None:
-    dense, pruned, other = Variant("dense"), one_shot("m", 0.8, seed=1), one_shot("m", 0.8, seed=1, epochs=8)
-    table = pd.concat([
-        classes([dense], np.array([0.9, 0.8, 0.7, 0.0])),
-        classes([pruned], np.array([0.9, 0.5, 0.8, 0.0])),
-        classes([other, Variant("dense", weights="random"), one_shot("dense", 0.0)], np.full(4, 0.1)),
-    ])  # fmt: skip
-    table.loc[table.output == 3, "n"] = 0
-    found = comparisons.class_differences(table, pruned.fields())
-    assert found.columns.tolist() == ["output", "class_name", "n", "dense", "top1", *ENDS, "over"]
-    assert found[["output", "class_name", "n", "dense", "top1"]].to_numpy().tolist() == [
-        [1, "class 1", 100, 0.8, 0.5],
-        [0, "class 0", 100, 0.9, 0.9],
-        [2, "class 2", 100, 0.7, 0.8],
-    ]
-    for row in found.itertuples():
-        assert Estimate.of(row) == proportion_difference(row.top1, row.dense, 100)
-
-
-def test_picture_differences_are_of_the_units_that_live_in_both() -> None:
-    places = pd.DataFrame({"layer": ["a", "a", "b"], "unit": [0, 1, 0]})
-    dense, pruned, longer = Variant("dense"), one_shot("m", 0.8), one_shot("m", 0.8, epochs=8)
-    table = pd.DataFrame([variant.fields() for variant in (dense, pruned, longer)]).merge(places, how="cross")
-    nan = math.nan
-    table["activation"] = [1.0, 2.0, 3.0, 1.5, nan, 4.5, 1.0, 2.0, 3.0]
-    table["consistency"] = [0.8, 0.9, 0.7, 0.6, nan, 0.6, 0.8, 0.9, nan]
-    table["like_dense"] = [nan, nan, nan, 0.5, nan, 0.6, 0.8, 0.9, nan]
-    found = comparisons.picture_differences(table.sample(frac=1, random_state=0))
-    assert found.columns.tolist() == [*FIELDS, "quantity", *ENDS, "over"]
-    found = found.set_index(["epochs", "quantity"]).sort_index()
-    expected = {
-        (4, "activation"): [0.5, 1.5],
-        (4, "consistency"): [-0.2, -0.1],
-        (4, "like_dense"): [-0.3, -0.1],  # minus how alike the dense network's own pictures are
-        (8, "activation"): [0.0, 0.0, 0.0],
-        (8, "consistency"): [0.0, 0.0],
-        (8, "like_dense"): [0.0, 0.0],
-    }
-    assert found.index.tolist() == list(expected)
-    for key, values in expected.items():
-        assert ends(found.loc[key]) == pytest.approx(students(values), abs=1e-12)
-        assert found.loc[key].over == f"{len(values)} units"
 
 
 # ------------------------------------------------------------------------------------------- tables of a whole study
@@ -356,7 +242,6 @@ def test_comparisons_of_a_study_pair_every_configuration_with_its_own_epochs() -
     assert len(differences) == 9 + 1 + 1 and differences.seeds.map(len).eq(3).all()
     assert controls.groupby("changed").size().to_dict() == {"masked": 1, "schedule": 1}
     assert len(comparisons.iterative_minus_one_shot(accuracy)) == 1
-    assert comparisons.ranking(accuracy).groupby("rate").place.max().to_dict() == {0.4: 3, 0.6: 3, 0.8: 4}
     doubled = pd.concat([accuracy, accuracy.assign(epochs=2 * accuracy.epochs, top1=0.5)])
     again = pick(comparisons.against(doubled), epochs=accuracy.epochs.max())
     pd.testing.assert_frame_equal(again.drop(columns="minus_dense"), differences.drop(columns="minus_dense"))

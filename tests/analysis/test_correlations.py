@@ -1,7 +1,6 @@
 """Known answers, planted effects and the coverage of the intervals; what is pooled and what is kept apart."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -11,19 +10,13 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from prunelens.analysis.correlations import (
-    all_correlations,
     class_correlation,
-    class_correlations,
     class_scores,
     concept_agreement,
-    concept_agreement_by_network,
     correlation,
-    equivalence,
-    needed,
     rate_correlations,
     within,
 )
-from prunelens.analysis.estimates import holm
 from prunelens.variants import FIELDS, Variant
 
 
@@ -46,19 +39,16 @@ def simpson() -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------------ one group
 
 
-@pytest.mark.parametrize("method", ["pearson", "spearman"])
-def test_correlation_known_answers(method: str) -> None:
-    found = correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5], "rows", method)
+def test_correlation_known_answers() -> None:
+    found = correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5], "rows")
     assert found.value == pytest.approx(0.8) and found.n == 5 and found.over == "5 rows"
     assert found.low < 0.8 < found.high
 
 
-@pytest.mark.parametrize(("method", "test"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
-def test_correlation_is_scipys_with_ties(method: str, test: Callable) -> None:
+def test_correlation_is_scipys() -> None:
     x, y = np.random.default_rng(3).integers(0, 6, (2, 50)).astype(float)
-    found, expected = correlation(x, y, "rows", method), test(x, y)
-    assert found.value == pytest.approx(expected.statistic)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-9 if method == "pearson" else 0.05)
+    found, expected = correlation(x, y, "rows"), stats.pearsonr(x, y)
+    assert found.value == pytest.approx(expected.statistic) and found.p == pytest.approx(expected.pvalue)
 
 
 def test_fishers_interval_is_scipys() -> None:
@@ -77,23 +67,20 @@ def test_correlation_without_an_answer_says_why() -> None:
     assert correlation([1, 2, 3], [1, 3, 2], "networks").low == -1
 
 
-@pytest.mark.parametrize("method", ["pearson", "spearman"])
-def test_a_perfect_correlation_of_few_rows_has_no_interval(method: str) -> None:
+def test_a_perfect_correlation_of_few_rows_has_no_interval() -> None:
     line = pd.DataFrame({"x": [1.0, 2, 3, 4] * 2, "g": [0] * 4 + [1] * 4})
     line["y"] = -2 * line.x + line.g
-    for found in (correlation(line.x[:4], line.y[:4], "rows", method), within(line, "x", "y", "g", "rows", method)):
+    for found in (correlation(line.x[:4], line.y[:4], "rows"), within(line, "x", "y", "g", "rows")):
         assert found.value == pytest.approx(-1) and format(found, ".0f") == "-1 (no interval)" and math.isnan(found.p)
 
 
-@pytest.mark.parametrize("method", ["pearson", "spearman"])
 @pytest.mark.parametrize("n", [10, 40])
-def test_correlation_covers(n: int, method: str) -> None:
+def test_correlation_covers(n: int) -> None:
     generator, hits = np.random.default_rng(0), []
-    truth = 0.6 if method == "pearson" else 6 / np.pi * math.asin(0.3)  # Spearman's of a bivariate normal
     for _ in range(300):
         x = generator.normal(size=n)
-        found = correlation(x, 0.6 * x + 0.8 * generator.normal(size=n), "rows", method)
-        hits.append(found.low <= truth <= found.high)
+        found = correlation(x, 0.6 * x + 0.8 * generator.normal(size=n), "rows")
+        hits.append(found.low <= 0.6 <= found.high)
     assert 0.91 < np.mean(hits) < 0.985
 
 
@@ -103,28 +90,8 @@ def test_correlation_covers(n: int, method: str) -> None:
 def test_simpsons_paradox() -> None:
     table = simpson()
     assert correlation(table.x, table.y, "rows").value > 0.9
-    for method in ("pearson", "spearman"):
-        found = within(table, "x", "y", "group", "rows", method)
-        assert found.value == pytest.approx(-1) and found.n == 15
-
-
-def test_ranks_within_groups_are_those_of_centered_values() -> None:
-    table = methods(0, 0.5, 0.2)
-    centered = (table[["rate", "y"]] - table.groupby("method")[["rate", "y"]].transform("mean")).round(12)
-    expected = correlation(centered.rate, centered.y, "rows", "spearman")
-    found = within(table, "rate", "y", "method", "rows", "spearman")
-    assert found.value == pytest.approx(expected.value) and found.n == expected.n == 20
-    z, width = math.atanh(found.value), math.atanh(found.high) - math.atanh(found.low)
-    error = width / (2 * stats.norm.ppf(0.975))
-    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z) / error))  # p and interval are of one z
-    assert found.high - found.low > expected.high - expected.low  # groups cost degrees of freedom
-
-
-def test_ranks_within_groups_keep_the_ties_of_centered_values() -> None:
-    """Centered, .1 .2 .3 and .7 .8 .9 are the same three values, but for their last bits."""
-    x = [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]
-    table = pd.DataFrame({"x": x, "y": [1.0, 2.0, 3.0, 7.0, 8.0, 9.0], "g": list("aaabbb")})
-    assert within(table, "x", "y", "g", "rows", "spearman").value == pytest.approx(1)
+    found = within(table, "x", "y", "group", "rows")
+    assert found.value == pytest.approx(-1) and found.n == 15
 
 
 def test_p_within_groups_is_that_of_the_linear_model() -> None:
@@ -175,53 +142,6 @@ def test_the_interval_within_groups_covers(slope: float, rows: int) -> None:
         assert np.mean([f.p < 0.05 for f in found]) > 0.85
 
 
-# -------------------------------------------------------------------------------------------------------- absence
-
-
-def test_equivalence_verdicts() -> None:
-    assert equivalence(0.0, 1000, 0.2)[0] == "equivalent"
-    assert equivalence(0.0, 20, 0.2)[0] == "undecided"
-    assert equivalence(0.75, 20, 0.2)[0] == "related"
-    assert equivalence(0.1, 10_000, 0.2)[0] == "equivalent"  # differs from 0, yet smaller than the bound
-    assert equivalence(math.nan, 20, 0.2)[0] == "undecided"
-    assert equivalence(0.1, 3, 0.2)[0] == "undecided"
-
-
-def test_equivalence_known_answer() -> None:
-    n, edge = 103, math.atanh(0.3)  # standard error 1/10
-    _, p = equivalence(0.1, n, 0.3)
-    assert p == pytest.approx(stats.norm.cdf(10 * (math.atanh(0.1) - edge)))
-    assert equivalence(-0.1, n, 0.3)[1] == pytest.approx(p)
-    assert equivalence(0.1, n + 4, 0.3, groups=5)[1] == pytest.approx(p)
-
-
-def test_equivalence_errs_at_the_bound_as_often_as_alpha() -> None:
-    generator, verdicts = np.random.default_rng(0), []
-    for _ in range(1000):
-        x = generator.normal(size=200)
-        y = 0.3 * x + math.sqrt(1 - 0.09) * generator.normal(size=200)
-        verdicts.append(equivalence(float(np.corrcoef(x, y)[0, 1]), 200, 0.3)[0] == "equivalent")
-    assert 0.025 < np.mean(verdicts) < 0.08
-
-
-def test_needed() -> None:
-    assert needed(0.3) == needed(-0.3) == needed() == 85  # Cohen's table, Fisher's z
-    assert needed(0.1) == 783
-
-
-@pytest.mark.parametrize("groups", [1, 5])
-def test_as_many_as_needed_have_the_power(groups: int) -> None:
-    """There, and at one more row per further group, a true r = .3 is seen in about 80 % of studies, not in 70 or 90."""
-    n, seen = needed(0.3) + groups - 1, []
-    group = np.arange(n) % groups
-    for s in range(400):
-        generator = np.random.default_rng(s)
-        x = generator.normal(size=n)
-        y = 0.3 * x + math.sqrt(1 - 0.09) * generator.normal(size=n) + 2.0 * group
-        seen.append(within(pd.DataFrame({"x": x, "y": y, "group": group}), "x", "y", "group", "rows").p < 0.05)
-    assert 0.74 < np.mean(seen) < 0.86
-
-
 # -------------------------------------------------------------------------------------------------- over networks
 
 
@@ -242,68 +162,45 @@ def two_methods(seeds: int = 3) -> pd.DataFrame:
     return networks(values | others, "mis").assign(top1_low=0.5)
 
 
+def by_rate(table: pd.DataFrame, chance: float = 0.1) -> pd.DataFrame:
+    return rate_correlations(table, ["rate"], "mis", chance).set_index("row")
+
+
 def test_correlations_within_methods_and_pooled_disagree_where_they_should() -> None:
     table = two_methods()
-    table = table[table.method != "single"]
-    found = rate_correlations(table, "rate", "mis").set_index("row")
-    assert list(found.index) == [
-        "structured_l1",
-        "connection_l1",
-        "within methods",
-        "within methods, single networks",
-        "retrained, pooled",
-        "not retrained, pooled",
-        "all, pooled as in the paper",
-    ]
-    assert found.n.tolist() == [12, 12, 8, 24, 8, 8, 17]
-    assert found.value["within methods"] < -0.95 and found.value["retrained, pooled"] > 0.8
-    assert -0.6 < found.value["within methods, single networks"] < found.value["structured_l1"] / 2 < 0  # seeds' noise
-    assert abs(found.value["not retrained, pooled"]) < 0.3
-    assert found.method.tolist() == ["structured_l1", "connection_l1", "", "", "", "", ""]
-    assert found.groups.tolist() == [1, 1, 2, 2, 1, 1, 1]
+    found = by_rate(table[table.method != "single"])
+    names = ["structured_l1", "connection_l1", "within methods", "within methods, above chance"]
+    assert list(found.index) == [*names, "all, pooled as in the paper"]
+    assert found.n.tolist() == [12, 12, 8, 8, 17]
+    assert found.value["within methods"] < -0.95 and found.value["all, pooled as in the paper"] > 0.4
+    assert found.value["within methods"] == pytest.approx(by_rate(two_methods(1)).value["within methods"])  # noise: 0
+    assert found.method.tolist() == ["structured_l1", "connection_l1", "", "", ""]
+    assert found.groups.tolist() == [1, 1, 2, 2, 1]
     assert found.over.tolist()[:3] == ["12 networks", "12 networks", "8 configurations"]
-
-
-def test_correlations_of_one_seed_have_no_row_of_single_networks() -> None:
-    one, three = (rate_correlations(two_methods(n), "rate", "mis").set_index("row") for n in (1, 3))
-    assert "within methods, single networks" not in one.index
-    assert one.value["within methods"] == pytest.approx(three.value["within methods"])  # noise has mean 0
-    ranks = rate_correlations(two_methods(1), "rate", "mis", method="spearman").set_index("row")
-    assert ranks.value["structured_l1"] == pytest.approx(-1)
 
 
 def test_pooled_as_in_the_paper_has_unmasked_networks_and_those_of_single_rates() -> None:
     table = two_methods(1)
     unmasked = table[table.schedule == "one_shot"].assign(masked=False)
-    found = rate_correlations(pd.concat([table, unmasked[unmasked.rate > 0]]), "rate", "mis").set_index("row")
+    found = by_rate(pd.concat([table, unmasked[unmasked.rate > 0]]))
     assert found.n["all, pooled as in the paper"] == 17 + 1 + 9 and found.n["within methods"] == 8
 
 
 def test_a_correlation_has_to_be_there_without_networks_at_chance_too() -> None:
     table = two_methods(1)
     table.loc[(table.method == "structured_l1") & (table.rate > 0.35), ["mis", "top1_low"]] = [9.0, 0.1]
-    found = rate_correlations(table, "rate", "mis", chance=0.1).set_index("row")
+    found = by_rate(table)
     assert found.value["within methods"] > 0.3 and found.value["within methods, above chance"] < -0.95
     assert found.n["within methods, above chance"] == 7
 
 
-def test_correlations_of_too_few_networks_have_rows_without_values() -> None:
-    table = two_methods(1)[:1]
-    found = rate_correlations(table, "rate", "mis", chance=0.1)
-    assert found.value.isna().all() and found["row"].iloc[0] == "within methods"
-
-
-def test_all_correlations_have_ranks_tests_of_absence_and_holms_correction() -> None:
-    table = two_methods().assign(constant=1.0, sparsity=lambda t: t.rate)
-    found = all_correlations(table, ["rate", "sparsity"], ["mis", "constant"], chance=0.1)
-    assert list(found.columns[:3]) == ["measure", "x", "row"] and set(found.measure) == {"mis"}
-    assert found.p_holm.to_numpy() == pytest.approx(holm(found.p))
-    name = "within methods, single networks"
-    row = found[(found.x == "sparsity") & (found["row"] == name)].squeeze()
-    ranks = rate_correlations(table, "sparsity", "mis", method="spearman").set_index("row").loc[name]
-    assert (row.spearman, row.spearman_low, row.spearman_high) == (ranks.value, ranks.low, ranks.high)
-    row = found[(found.x == "sparsity") & (found["row"] == "within methods")].squeeze()
-    assert row.equivalence == equivalence(row.value, row.n, groups=2)[0] == "related"
+def test_each_x_has_its_rows_and_those_without_a_correlation_are_left_out() -> None:
+    table = two_methods().assign(sparsity=lambda t: t.rate, constant=1.0)
+    found = rate_correlations(table, ["rate", "sparsity", "constant"], "mis", 0.1)
+    rows = [part.drop(columns="x").reset_index(drop=True) for _, part in found.groupby("x")]
+    assert found.x.unique().tolist() == ["rate", "sparsity"]
+    pd.testing.assert_frame_equal(*rows)
+    assert by_rate(two_methods(1)[:1]).empty
 
 
 # ------------------------------------------------------------------------------------------------------- classes
@@ -339,17 +236,6 @@ def test_the_class_correlation_is_over_classes_and_looks_within_networks() -> No
     related = class_correlation(one.assign(mis=one.mis + one.top1), "mis")
     assert related.value == pytest.approx(np.corrcoef(top1, mis + top1)[0, 1])
     assert class_correlation(one[:0], "mis").n == 0
-
-
-def test_class_correlations_of_each_network_are_corrected_for_their_number() -> None:
-    generator = np.random.default_rng(0)
-    mis = generator.uniform(size=30)
-    scores = class_scores(*class_tables(mis, mis + 0.3 * generator.normal(size=30)), "mis")
-    found = class_correlations(scores, "mis")
-    assert found.method.tolist() == ["dense", "m"] and found.over.tolist() == ["30 classes"] * 2
-    assert found.value[0] == pytest.approx(stats.spearmanr(scores.top1[:30], scores.mis[:30]).statistic)
-    assert found.p_holm.tolist() == pytest.approx(holm(found.p).tolist()) and (found.p_holm > found.p).all()
-    assert class_correlations(scores[:0], "mis").empty
 
 
 # ------------------------------------------------------------------------------------------------- known concepts
@@ -388,13 +274,12 @@ def test_agreement_is_of_ranks_within_layers_and_counts_a_unit_once() -> None:
     assert only.panel.tolist() == ["dense network"] and only.value[0] == pytest.approx(expected)
 
 
-def test_agreement_of_each_network_leaves_dead_units_out() -> None:
+def test_agreement_leaves_dead_units_out() -> None:
     table = concepts()
     table.loc[(table.unit < 10) & (table.method == "m"), "alive"] = False
-    found = concept_agreement_by_network(table, ["good", "bad"], "truth")
-    assert len(found) == 2 * 10 and list(found.columns[: len(FIELDS) + 1]) == [*FIELDS, "measure"]
-    assert found[found.method == "m"].n.unique().tolist() == [40]
-    assert (found[found.measure == "good"].value > 0.9).all()
+    found = concept_agreement(table, ["good", "bad"], "truth").set_index(["panel", "measure"])
+    assert found.n["pruned, retrained", "good"] == 40 and found.n["dense network", "good"] == 60
+    assert found.value["pruned, retrained", "good"] > 0.9
 
 
 def test_agreement_of_a_measure_without_values_has_none() -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prunelens.analysis import estimates, published, reanalysis, units, verdicts
-from prunelens.analysis.estimates import Estimate
+from prunelens.analysis import published, reanalysis, units, verdicts
 from prunelens.variants import FIELDS
 
 needs_tables = pytest.mark.skipif(
@@ -137,16 +136,6 @@ def test_published_curves_are_judged_by_the_studys_rules() -> None:
     assert found["C2"] == "holds" and set(found.drop("C2")) == {"not tested"}
 
 
-def test_order_of_methods_and_iterative_of_known_curves() -> None:
-    known = {"retraining_curves": curves()}
-    order = reanalysis.order_of_methods(known)
-    assert order.method.iloc[:3].tolist() == ["connection_l1", "unstructured_global", "structured_l1, adam"]
-    row = reanalysis.iterative_minus_one_shot(known).iloc[0]
-    assert row.value == pytest.approx(0.01) and (row.epochs, row.epochs_one_shot) == (50, 200)
-    expected = estimates.proportion_difference(0.69, 0.68, 50_000)
-    assert Estimate.of(row) == Estimate(pytest.approx(expected.value), expected.low, expected.high, expected.over)
-
-
 def scan(bears: object, method: str = "structured_l1", rates: tuple[float, ...] = (0.2, 0.6)) -> pd.DataFrame:
     """A scan of layers that lose `bears` less or more with the rate."""
     return pd.DataFrame(
@@ -156,27 +145,6 @@ def scan(bears: object, method: str = "structured_l1", rates: tuple[float, ...] 
             for rate in rates
         ]
     )
-
-
-def test_rank_agreement_known_answers() -> None:
-    bears = np.linspace(0, 1, 30)
-    same = reanalysis.rank_agreement(scan(bears), scan(bears**2, rates=(0.1, 0.6))).iloc[0]
-    assert (same.value, same.n, same.over) == (pytest.approx(1), 30, "30 layers")
-    opposite = reanalysis.rank_agreement(scan(bears), scan(1 - bears)).iloc[0]
-    assert opposite.value == pytest.approx(-1)
-
-
-def test_rank_agreement_compares_what_both_have() -> None:
-    ours = pd.concat([scan(np.array([1, 0, 2, 3, 4, 5, 6, 7, 8]) / 9), scan([0.5], "structured_l2")])
-    theirs = scan(np.arange(12) / 12)
-    theirs = pd.concat([theirs, theirs.assign(layer="conv1.conv", top1=0.0)])
-    found = reanalysis.rank_agreement(ours, theirs)
-    assert found.method.tolist() == ["structured_l1"] and found.n.tolist() == [9]
-    assert 0 < found.low[0] < found.value[0] < 1
-    with pytest.raises(ValueError, match=r"structured_l2 at \[.*expected a method, layer and rate in both"):
-        reanalysis.rank_agreement(scan([0.5], "structured_l2"), theirs)
-    with pytest.raises(ValueError, match=r"structured_l1 at \[.*0.2.*0.6.*structured_l1 at \[.*0.3"):
-        reanalysis.rank_agreement(scan([0.1, 0.2]), scan([0.1, 0.2], rates=(0.3,)))
 
 
 # ------------------------------------------------------------------------------------ the published scores
@@ -234,31 +202,3 @@ def test_published_tables_are_judged_where_they_can(theirs: Published) -> None:
     assert tested == {"C2": "holds", "C4": "does not hold", "C6a": "holds", "Q3": "does not hold"}
     assert found.value["C6a"] == pytest.approx(0.047622, abs=1e-6) and found.over["C6a"] == "1,000 classes"
     assert found.why["C6a"].endswith("lower in 20 of 24 configurations")
-
-
-@needs_tables
-def test_order_of_the_published_methods(theirs: Published) -> None:
-    found = reanalysis.order_of_methods(theirs).set_index(["rate", "place"])
-    best = found.xs(1, level="place")
-    assert best.method[0.8] == "connection_l1" and best.top1[0.8] == pytest.approx(0.70506)
-    assert best.method[0.2] == "unstructured_global"
-    assert found.high[0.2, 2] > 0 > found.high[0.8, 2]  # a difference at .8, none at .2
-
-
-@needs_tables
-def test_published_iterative_runs(theirs: Published) -> None:
-    found = reanalysis.iterative_minus_one_shot(theirs)
-    assert found.epochs.tolist() == [50, 100, 150, 200]
-    assert found.epochs_one_shot.tolist() == [100, 150, 200, 60]
-    last = found.iloc[-1]
-    assert (last.top1, last.top1_one_shot) == (0.6859, 0.66324)
-
-
-@needs_tables
-def test_published_scans_agree_among_themselves(theirs: Published) -> None:
-    scans = theirs["sensitivity"]
-    scans = scans[scans.layer.str.startswith("inception")]
-    l1, l2 = (scans[scans.method == f"structured_{norm}"].assign(method="structured") for norm in ("l1", "l2"))
-    found = reanalysis.rank_agreement(l1, l2).iloc[0]
-    assert found.n == 54 and found.low > 0.9
-    assert reanalysis.rank_agreement(scans, scans).n.tolist() == [54, 27, 54, 54, 54]

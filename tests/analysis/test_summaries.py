@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from analysis_tables import networks, one_shot, units
 
-from prunelens.analysis import example, published, summaries
-from prunelens.analysis.correlations import all_correlations, equivalence
+from prunelens.analysis import published, summaries
 from prunelens.analysis.estimates import Estimate, mean
 from prunelens.analysis.selection import pick
 from prunelens.analysis.units import network_means
@@ -51,88 +50,7 @@ def test_networks_get_their_own_accuracy() -> None:
     assert (found.top1_low < found.top1).all()
 
 
-def test_the_way_is_from_the_mean_of_random_networks_to_the_dense_network() -> None:
-    variants = [Variant("dense"), *(Variant("dense", weights="random", seed=seed) for seed in (0, 1))]
-    table = units([*variants, one_shot("dense", 0.0), one_shot("m", 0.8)])
-    conv = table.kind == "conv"
-    table.loc[conv & (table.weights == "random"), "mis"] = 0.6 + 0.1 * table.seed
-    table.loc[~conv, "mis"] = -9.0
-    table.loc[table.schedule == "one_shot", "mis"] = 9.0
-    assert summaries.way(table, "mis") == pytest.approx(0.8 - 0.65)
-    assert summaries.way(table.assign(mis=-table.mis), "mis") == pytest.approx(0.15)
-    assert math.isnan(summaries.way(table[table.weights == "trained"], "mis"))
-
-
-def test_correlations_have_a_panel_for_each_x() -> None:
-    tables = example.tables()
-    means = summaries.with_accuracy(network_means(tables["units"], "mis", "clarity"), tables["accuracy"])
-    found = summaries.correlation_panels(all_correlations(means, ["rate", "conv_sparsity", "top1", "clarity"], ["mis"]))
-    panels = found.drop_duplicates("x").set_index("x").panel
-    assert panels.to_dict() == {
-        "rate": "nominal rate", "conv_sparsity": "sparsity of the convs", "top1": "Top-1", "clarity": "clarity",
-    }  # fmt: skip
-
-
-def test_every_verdict_of_an_equivalence_test_has_words() -> None:
-    verdicts = [equivalence(r, n)[0] for r, n in ((0.0, 1000), (0.75, 20), (0.0, 20))]
-    words = [summaries.equivalence_words(verdict) for verdict in verdicts]
-    assert words == ["a correlation of 0.3 or more is excluded", "there is a correlation", "nothing can be told"]
-
-
-def test_softmax_means_are_over_outputs_alone() -> None:
-    rows = pd.DataFrame(
-        {
-            "unit": [0, 7] * 4,
-            "stimuli": ["all"] * 4 + ["balanced"] * 4,
-            "output": ["logit", "logit", "probability", "probability"] * 2,
-            "mis": [0.2, 0.4, 0.5, math.nan, 0.6, 0.8, 0.1, 0.3],
-            "tied": [0, 1, 1, 1, 0, 0, 1, 0],
-        }
-    )
-    found = summaries.softmax_means(rows.assign(**Variant("dense").fields()))
-    assert list(found.columns) == [*FIELDS, "stimuli", "output", "mis", "tied"]
-    assert found[["stimuli", "output"]].to_numpy().tolist() == [
-        ["all", "logit"], ["all", "probability"], ["balanced", "logit"], ["balanced", "probability"],
-    ]  # fmt: skip
-    assert found.mis.tolist() == pytest.approx([0.3, 0.5, 0.7, 0.2]) and found.tied.tolist() == [0.5, 1, 0, 0.5]
-
-
 # ---------------------------------------------------------------------------------------------- beside the paper
-
-
-def scan() -> pd.DataFrame:
-    rows = [("m", "a.conv", "a", 0, 0.4, 0.5), ("m", "b.conv", "b", 1, 0.4, 0.25), ("k", "a.conv", "a", 0, 0.4, 0.4)]
-    table = pd.DataFrame(rows, columns=["method", "layer", "block", "position", "rate", "top1"])
-    return table.assign(kept=table.top1 / 0.5)
-
-
-def test_the_published_scan_is_of_our_layers_and_methods_and_relative_to_its_own_network() -> None:
-    theirs = pd.DataFrame(
-        [
-            ("m", "b.conv", 0.2, 0.6994),
-            ("m", "all", 0.2, 0.0),
-            ("other", "a.conv", 0.2, 0.0),
-            ("m", "a.conv", 0.2, 0.0),
-        ],
-        columns=["method", "layer", "rate", "top1"],
-    )
-    found = summaries.both_scans(scan(), {"sensitivity": theirs})
-    assert list(found.columns) == [*scan().columns, "source"]
-    places = ["method", "source", "layer", "block", "position"]
-    assert found[places].to_numpy().tolist() == [
-        ["k", "ours", "a.conv", "a", 0],
-        ["m", "ours", "a.conv", "a", 0],
-        ["m", "ours", "b.conv", "b", 1],
-        ["m", "published", "b.conv", "b", 1],
-        ["m", "published", "a.conv", "a", 0],
-    ]
-    assert found.kept.tolist() == pytest.approx([0.8, 1.0, 0.5, 1.0, 0.0])
-
-
-def test_without_the_published_scan_ours_stands_alone() -> None:
-    found = summaries.both_scans(scan(), {"unit_mis": pd.DataFrame()})
-    pd.testing.assert_frame_equal(found.drop(columns="source"), scan())
-    assert set(found.source) == {"ours"}
 
 
 def side(variants: list[Variant]) -> pd.DataFrame:
@@ -175,28 +93,26 @@ def test_networks_of_random_weights_have_no_number_of_the_paper() -> None:
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
-def test_panels_of_picture_quality_are_means_over_live_units() -> None:
+def test_means_of_picture_quality_are_over_live_units() -> None:
     rows = pd.DataFrame(
         {
             "unit": range(3),
             "alive": [True, True, False],
+            "excited": [1.0, 1.0, 9.0],
             "reached": [0.5, 0.7, 9.0],
-            "like_top": [0.6, 0.8, 9.0],
-            "like_random": [0.1, 0.2, 0.0],
+            "like_top": [0.5, 0.6, 9.0],
             "consistency": [0.4, math.nan, 9.0],
-            "like_dense": [0.3, 0.5, 9.0],
-            "dense_consistency": [0.5, 0.9, 0.0],
-            "picture_mis": [math.nan, math.nan, 9.0],
+            "like_dense": [math.nan, math.nan, 9.0],
         }
     )
     tables = [rows.assign(**variant.fields()) for variant in (Variant("dense"), one_shot("m", 0.8))]
-    found = summaries.quality_panels(pd.concat(tables, ignore_index=True))
+    found = summaries.quality_means(pd.concat(tables, ignore_index=True))
     assert list(found.columns) == [*FIELDS, "panel", "value", "low", "high", "over"]
-    assert found.panel.unique().tolist() == list(summaries.QUALITY) and len(found) == 2 * len(summaries.QUALITY)
     one = pick(found, method="m")
-    assert one.value.tolist()[:4] == pytest.approx([0.6, 0.55, 0.4, -0.3]) and math.isnan(one.value.iloc[4])
+    assert one.panel.tolist() == ["reached", "like_top", "consistency", "like_dense"] and len(found) == 8
+    assert one.value.tolist()[:3] == pytest.approx([0.6, 0.55, 0.4]) and math.isnan(one.value.iloc[3])
     assert one.over.tolist()[:3] == ["2 units", "2 units", "1 unit"]
     row, expected = Estimate.of(one.iloc[1]), mean([0.5, 0.6], "units")
     assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
-    nothing = summaries.quality_panels(tables[0][:0])
+    nothing = summaries.quality_means(tables[0][:0])
     assert nothing.empty and list(nothing.columns) == list(found.columns)

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis_tables import one_shot, units
-from scipy import stats
 
 from prunelens.analysis import units as analysis
-from prunelens.analysis.estimates import Estimate, holm, mean, unit_mean
+from prunelens.analysis.estimates import Estimate, mean, unit_mean
 from prunelens.analysis.selection import pick
 from prunelens.variants import CONFIGURATION, FIELDS, Variant
 
@@ -66,13 +65,6 @@ def test_network_means_of_a_network_whose_units_are_all_dead_are_missing() -> No
     table.loc[table.method == "m", "alive"] = False
     found = analysis.network_means(table, "mis")
     assert found.mis.isna().tolist() == [False, True] and found.dead[1] == 29
-
-
-def test_dead_counts_the_convs_of_networks_that_have_some() -> None:
-    found = analysis.dead(grid())
-    assert found[["method", "rate", "units", "dead"]].to_numpy().tolist() == [
-        ["connection_l1", 0.8, 20, 10], ["structured_l1", 0.8, 20, 10],
-    ]  # fmt: skip
 
 
 def test_layer_means_average_seeds_first_and_leave_outputs_without_a_class_out() -> None:
@@ -204,6 +196,21 @@ def test_networks_of_other_epochs_are_another_series() -> None:
     assert found.series[8].tolist() == [f"{method}, 8 epochs" for method in METHODS]
 
 
+def test_the_way_is_from_the_mean_of_random_networks_to_the_dense_network() -> None:
+    variants = [Variant("dense"), *(Variant("dense", weights="random", seed=seed) for seed in (0, 1))]
+    table = units([*variants, one_shot("dense", 0.0), one_shot("m", 0.8)])
+    conv = table.kind == "conv"
+    table.loc[conv & (table.weights == "random"), "mis"] = 0.6 + 0.1 * table.seed
+    table.loc[~conv, "mis"] = -9.0
+    table.loc[table.schedule == "one_shot", "mis"] = 9.0
+    assert analysis.way(table, "mis") == pytest.approx(0.8 - 0.65)
+    assert analysis.way(table.assign(mis=-table.mis), "mis") == pytest.approx(-0.15)
+    published = table.copy()
+    published.attrs["way"] = 0.2
+    assert analysis.way(published, "mis") == 0.2
+    assert math.isnan(analysis.way(table[table.weights == "trained"], "mis"))
+
+
 def test_slopes_of_measures_are_in_standard_deviations_of_the_dense_network() -> None:
     table = grid(0.25, seeds=3, noise=0.02)
     table = table.assign(large=100 * table.mis, constant=1.0)
@@ -213,10 +220,7 @@ def test_slopes_of_measures_are_in_standard_deviations_of_the_dense_network() ->
     assert list(found.columns[:2]) == ["measure", "method"] and set(found.measure) == {"mis", "large"}
     assert of_mis.value.to_numpy() == pytest.approx(analysis.slopes(table, "mis").value.to_numpy() / spread)
     assert of_large.value.to_numpy() == pytest.approx(of_mis.value.to_numpy())
-    assert found.p[0] == pytest.approx(stats.ttest_1samp(found.seeds[0], 0).pvalue)
-    assert found.p_holm.to_numpy() == pytest.approx(holm(found.p))
-    one = analysis.measure_slopes(grid(0.25), ["mis"])
-    assert one.p.isna().all() and len(one) == 2
+    assert found.seeds.map(len).eq(3).all() and len(analysis.measure_slopes(grid(0.25), ["mis"])) == 2
     assert analysis.measure_slopes(table[table.rate == 0], ["mis"]).empty
 
 
@@ -285,22 +289,3 @@ def test_examples_are_the_highest_the_median_and_the_lowest_units() -> None:
         found.unit.tolist() == [9, 8, 4, 3, 1, 0] and set(found.layer) == {"a.conv"} and set(found.method) == {"dense"}
     )
     assert analysis.examples(table[table.unit < 2], "mis").unit.tolist() == [1, 0]
-
-
-def test_softmax_differences_keep_the_order_of_networks() -> None:
-    rows = pd.DataFrame(
-        {"unit": [0, 0], "output": ["logit", "probability"], "mis": [0.5, 0.6], "stimuli": "as they are"}
-    )
-    chosen = [Variant("dense"), one_shot("connection_l1", 0.8), one_shot("b", 0.8)]
-    found = analysis.softmax_differences(pd.concat(rows.assign(**variant.fields()) for variant in chosen))
-    assert found.method.tolist() == ["dense", "connection_l1", "b"]
-
-
-def test_softmax_differences_are_of_the_same_outputs() -> None:
-    rows = pd.DataFrame({"unit": [0, 1, 2] * 2, "output": ["logit"] * 3 + ["probability"] * 3})
-    rows["mis"] = [0.5, 0.6, 0.7, 0.4, 0.6, math.nan]
-    rows = pd.concat([rows.assign(stimuli="as they are"), rows.assign(stimuli="balanced", mis=0.5)])
-    found = analysis.softmax_differences(rows.assign(**Variant("dense").fields()))
-    assert found.stimuli.tolist() == ["as they are", "balanced"]
-    assert ends(Estimate.of(found.iloc[0])) == pytest.approx(ends(mean([-0.1, 0.0], "classes")))
-    assert found.over.tolist() == ["2 classes", "3 classes"] and found.value[1] == 0

@@ -16,7 +16,7 @@ def test_tolerated_is_the_largest_rate_before_the_first_loss() -> None:
             "top1": [0.2, 0.8, 0.79, 0.8, 0.7, 0.8, 0.8, 0.8, 0.8],
         }
     )
-    assert rates.tolerated(table, 0.8, 0.02) == {"a": 0.5, "b": 0.05, "c": 0.9}
+    assert rates.tolerated(table, 0.8) == {"a": 0.5, "b": 0.05, "c": 0.9}
 
 
 @given(

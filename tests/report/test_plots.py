@@ -47,28 +47,17 @@ def correlations() -> pd.DataFrame:
 
 
 def scans() -> pd.DataFrame:
-    """Two scans of two layers at two rates; the published one lacks a row."""
+    """Scans of two layers at two rates with two methods; the second lacks a row."""
     rows = [
-        ("structured_l1", source, layer, position, rate, kept * factor)
-        for source, factor in (("ours", 1.0), ("published", 0.5))
+        (method, layer, position, rate, kept * factor)
+        for method, factor in (("structured_l1", 1.0), ("connection_l1", 0.5))
         for layer, position, rate, kept in (
             ("inception3a.branch1.conv", 0.0, 0.4, 1.0), ("inception3a.branch1.conv", 0.0, 0.8, 0.6),
             ("inception5b.branch1.conv", 1.0, 0.4, 0.8), ("inception5b.branch1.conv", 1.0, 0.8, 0.2),
         )
-        if (source, position, rate) != ("published", 1.0, 0.8)
+        if (method, position, rate) != ("connection_l1", 1.0, 0.8)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["method", "source", "layer", "position", "rate", "kept"])
-
-
-def costs() -> pd.DataFrame:
-    """The cheap method is beaten by the dear one at twice the compute; a third run is dear and bad."""
-    rows = [
-        ("connection_l1", "one_shot", 0.8, 1.0, 0.5), ("connection_l1", "one_shot", 0.8, 2.0, 0.6),
-        ("structured_l1", "one_shot", 0.8, 1.0, 0.3), ("structured_l1", "iterative", 0.8, 2.0, 0.8),
-        ("dense", "one_shot", 0.0, 1.0, 0.9), ("dense", "one_shot", 0.0, 2.0, 0.9),
-    ]  # fmt: skip
-    variants = [Variant(m, rate, schedule, epochs=int(c)) for m, schedule, rate, c, _ in rows]
-    return pd.DataFrame([{**v.fields(), "pflops": r[3], "top1": r[4]} for v, r in zip(variants, rows, strict=True)])
+    return pd.DataFrame(rows, columns=["method", "layer", "position", "rate", "kept"])
 
 
 def speeds() -> pd.DataFrame:
@@ -80,27 +69,12 @@ def speeds() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def layers() -> pd.DataFrame:
-    """Two methods along the network, rows in disorder; connection_l1 is .1 lower."""
-    blocks = ["stem", "stem", "inception3a", "inception3a", "inception5b", "fc"]
-    rows = pd.DataFrame({"layer": blocks, "block": blocks, "position": range(6), "sparsity": np.arange(6) / 10})
-    table = pd.concat(
-        [rows.assign(method="connection_l1", sparsity=rows.sparsity - 0.1), rows.assign(method="structured_l1")]
-    )
-    return table.sample(frac=1, random_state=0)
-
-
-MASKS = {name: np.random.default_rng(0).random((6, 5)) for name in list(DESCRIPTIONS)[:3]}
 ALL: dict[str, Callable[[], Figure]] = {
     "by rate": lambda: plots.by_rate(make_accuracies(), "top1", chance=0.1, title=TITLE),
     "by two rates": lambda: plots.by_rate(make_accuracies(1).query("rate != .2"), "top1", title=TITLE),
     "curves": lambda: plots.learning_curves(courses(), title=TITLE),
     "sparsity": lambda: plots.sparsity_bars(make_accuracies().query("epochs > 0"), title=TITLE),
-    "masks": lambda: plots.mask_images(MASKS, title=TITLE),
-    "many masks": lambda: plots.mask_images({f"{name}{i}": m for i in range(3) for name, m in MASKS.items()}),
-    "layers": lambda: plots.layer_lines(layers(), "sparsity", title=TITLE),
     "sensitivity": lambda: plots.sensitivity_maps(scans(), title=TITLE),
-    "compute": lambda: plots.pareto(costs(), title=TITLE),
     "speed": lambda: plots.speedups(speeds(), title=TITLE),
     "differences": lambda: plots.estimates(differences(), "Top-1 minus dense", margin=0.01, form="+.1%", title=TITLE),
     "correlations": lambda: plots.estimates(correlations(), "correlation", panel="x", title=TITLE),
@@ -214,48 +188,13 @@ def test_sparsity_bars_tell_iterative_from_one_shot(accuracies: pd.DataFrame) ->
     assert sum(bool(bar.get_hatch()) for bar in figure.axes[0].patches) == 3  # rates .2, .4, .8
 
 
-def test_mask_images_show_the_kept_share() -> None:
-    figure = plots.mask_images({"structured_l1": np.array([[0, 1, 0], [0, 0, 0.5]])})
-    assert np.array_equal(figure.axes[0].images[0].get_array(), [[0, 1, 0], [0, 0, 0.5]])
-    assert figure.axes[0].get_title("left") == "structured, L1"
-
-
-def test_layer_lines_follow_the_network_in_a_panel_per_method() -> None:
-    structured, connection = plots.layer_lines(layers(), "sparsity").axes
-    for axis, color, offset in ((structured, RED, 0.0), (connection, GREEN, -0.1)):
-        (drawn,) = [line for line in axis.lines if to_hex(line.get_color()) == color]
-        assert list(drawn.get_xdata()) == list(range(6))
-        assert drawn.get_ydata() == pytest.approx(np.arange(6) / 10 + offset)
-        assert len(axis.lines) == 3  # both methods in grey behind
-    assert [tick.get_text() for tick in structured.get_xticklabels()] == ["stem", "3a", "5b", "fc"]
-    assert list(structured.get_xticks()) == [0, 2, 4, 5]
-
-
-def test_layer_lines_average_networks_of_one_method() -> None:
-    seeds = pd.concat([layers(), layers().assign(sparsity=lambda table: table.sparsity + 0.2)])
-    (drawn,) = [line for line in plots.layer_lines(seeds, "sparsity").axes[0].lines if to_hex(line.get_color()) == RED]
-    assert drawn.get_ydata() == pytest.approx(np.arange(6) / 10 + 0.1)
-
-
 def test_sensitivity_maps_put_every_share_in_its_place() -> None:
     figure = plots.sensitivity_maps(scans())
-    ours, published = (axis.images[0].get_array() for axis in figure.axes[:2])
-    assert np.array_equal(ours, [[1, 0.6], [0.8, 0.2]])
-    assert np.array_equal(published.filled(np.nan), [[0.5, 0.3], [0.4, np.nan]], equal_nan=True)
-    assert [axis.get_title("left") for axis in figure.axes[:2]] == ["structured, L1\nours", "structured, L1\npublished"]
+    structured, connection = (axis.images[0].get_array() for axis in figure.axes[:2])
+    assert np.array_equal(structured, [[1, 0.6], [0.8, 0.2]])
+    assert np.array_equal(connection.filled(np.nan), [[0.5, 0.3], [0.4, np.nan]], equal_nan=True)
+    assert [axis.get_title("left") for axis in figure.axes[:2]] == ["structured, L1", "connection, L1"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["3a", "5b"]
-
-
-def test_a_single_scan_has_no_source_in_its_title() -> None:
-    figure = plots.sensitivity_maps(scans().query("source == 'ours'"))
-    assert figure.axes[0].get_title("left") == "structured, L1"
-
-
-def test_the_front_of_compute_is_what_nothing_cheaper_beats() -> None:
-    axis = plots.pareto(costs()).axes[0]
-    (front,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
-    assert list(front.get_xdata()) == [1, 2] and list(front.get_ydata()) == [0.5, 0.8]
-    assert points(axis, RED, hollow=True).get_ydata() == pytest.approx([0.8])
 
 
 def test_speedups_show_both_forms_and_what_the_macs_allow() -> None:

@@ -111,10 +111,10 @@ def test_a_figure_of_photographs_is_a_jpeg(tmp_path: Path) -> None:
 
 def test_a_table_is_kept_whole_and_shown_in_part(tmp_path: Path) -> None:
     table = make_accuracies()
-    shown = report(tmp_path).table("accuracy", table, rows=5)
+    shown = report(tmp_path).table("accuracy", table)
     assert len(pd.read_csv(tmp_path / "accuracy.csv")) == len(table)
-    assert list(shown.data)[:2] == ["network", "Top-1 accuracy"] and len(shown.data) == 5
-    assert f"5 of {len(table)} rows. The whole table is accuracy.csv." in shown.to_html()
+    assert list(shown.data)[:2] == ["network", "Top-1 accuracy"] and len(shown.data) == 12
+    assert f"12 of {len(table)} rows. The whole table is accuracy.csv." in shown.to_html()
     assert list(report(tmp_path).table("b", table, ["top1", "network"]).data) == ["Top-1 accuracy", "network"]
     wide = pd.DataFrame(np.zeros((1, 20)), columns=[f"c{i}" for i in range(20)])
     assert report(tmp_path).table("wide", wide).data.shape == (1, 8)

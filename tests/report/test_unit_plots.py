@@ -46,7 +46,6 @@ def differences() -> pd.DataFrame:
 
 
 ALL = {
-    "distribution": lambda: unit_plots.distribution(units(), "mis", title=TITLE),
     "by accuracy": lambda: unit_plots.by_accuracy(make_accuracies().assign(mis=0.6), "mis", title=TITLE),
     "blocks": lambda: unit_plots.blocks(differences(), "mis", title=TITLE),
     "same units": lambda: unit_plots.same_units(*same_units(), "mis", title=TITLE),
@@ -57,23 +56,6 @@ ALL = {
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_leaves_the_figure_and_no_legend_covers_data(name: str) -> None:
     check_layout(ALL[name]())
-
-
-def test_distribution_counts_the_dead_and_shows_the_quartiles() -> None:
-    table = units().query("schedule != 'none' or rate == 0")
-    axis = unit_plots.distribution(table, "mis").axes[0]
-    counts = [text.get_text() for text in axis.texts]
-    assert counts.count("9 units, 1 dead") == 5 and len(counts) == 12
-    assert [tick.get_text() for tick in axis.get_yticklabels()][:2] == ["dense", "dense, retrained"]
-    dense = table[(table.method == "dense") & (table.schedule == "none") & (table.weights == "trained")].mis
-    (thick,) = [line for line in axis.lines if line.get_linewidth() == 6 and line.get_ydata()[0] == 0]
-    assert list(thick.get_xdata()) == pytest.approx(dense.quantile([0.25, 0.75]).tolist())
-
-
-def test_distribution_of_a_network_whose_units_are_all_dead() -> None:
-    table = units().query("method == 'structured_l1' and unit == 9")
-    texts = [text.get_text() for text in unit_plots.distribution(table, "mis").axes[0].texts]
-    assert set(texts) == {"0 units, 1 dead"}
 
 
 def test_by_accuracy_is_hollow_without_retraining_and_larger_at_higher_rates() -> None:

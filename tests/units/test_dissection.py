@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunelens.images.imageset import ImageSet
-from prunelens.units import measures
+from prunelens.units import dissection, measures
 from prunelens.units.dissection import dissect, overlaps
 from prunelens.units.recording import ArraySource, Recording, Settings
 
@@ -83,7 +83,7 @@ def test_dissection_refuses_what_it_cannot_compare(painted):
         dissected(maps, masks, 1.0)
 
 
-def test_the_measure_is_the_largest_overlap_on_an_even_sample_of_the_stimuli(painted):
+def test_the_measure_is_the_largest_overlap_on_an_even_sample_of_the_stimuli(painted, monkeypatch):
     maps, masks = painted
     concepts = {name: masks[:, i] for i, name in enumerate(("square", "half", "nothing"))}
     labels = np.arange(20) % 4
@@ -99,14 +99,15 @@ def test_the_measure_is_the_largest_overlap_on_an_even_sample_of_the_stimuli(pai
             seen.append(len(images))
             return super().maps(layers, images)
 
-    settings = Settings(tasks=2, explanations=1, dissection_quantile=15 / 16)
+    settings = Settings(tasks=2, explanations=1)
+    monkeypatch.setattr(dissection, "QUANTILE", 15 / 16)
     recording = Recording(Source(activations, maps), stimuli, np.ones((20, 1), np.float32), settings)
     np.testing.assert_allclose(measures.dissection(recording, "full"), [1, np.nan, np.nan])
     assert np.isnan(measures.dissection(recording, "output")).all()
     assert list(overlaps(recording)) == ["full", "pooled", "constant"]
     assert seen == [20, 20]  # two passes for all layers
 
-    few = Settings(tasks=2, explanations=1, dissection_images=8)
-    sampled = Recording(Source(activations, maps), stimuli, np.ones((20, 1), np.float32), few)
+    monkeypatch.setattr(dissection, "IMAGES", 8)
+    sampled = Recording(Source(activations, maps), stimuli, np.ones((20, 1), np.float32), settings)
     with pytest.raises(ValueError, match="maps of 20 images, asked for 8"):
         measures.dissection(sampled, "full")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunelens.units.extremes import Extremes, extremes, of_layers, tie_keys, tied
+from prunelens.units.extremes import extremes, of_layers, tie_keys
 
 
 def keys_of(n: int, seed: int = 0) -> np.ndarray:
@@ -63,9 +63,10 @@ def test_extremes_refuse_what_they_cannot_rank():
         extremes(values, 4, keys)
     with pytest.raises(ValueError, match="3 distinct keys, found 1"):
         extremes(values, 1, np.zeros(3, np.uint64))
-    values[2, 1] = np.nan
-    with pytest.raises(ValueError, match="unit 1 on image 2 is nan"):
-        extremes(values, 1, keys)
+    for broken in (np.nan, np.inf):
+        values[2, 1] = broken
+        with pytest.raises(ValueError, match=f"activation of a unit 1 on image 2 is {broken}"):
+            of_layers({"a": values}, 1, keys)
 
 
 def test_alive_means_more_than_one_value():
@@ -73,94 +74,30 @@ def test_alive_means_more_than_one_value():
     np.testing.assert_array_equal(extremes(values, 1, keys_of(3))[2], [False, False, True, True])
 
 
-def test_tied_counts_the_extremes_that_share_a_value():
-    # Ranked 9 7 7 5: two of four; 3 3 3 3: all; 4 3 2 1: none; a tie with an image outside does not count.
-    values = np.array([[9, 7, 7, 5, 5, 0], [3, 3, 3, 3, 0, 0], [4, 3, 2, 1, 0, 0]], np.float32).T
-    top, _, _ = extremes(values, 4, keys_of(6))
-    assert tied(values, top).tolist() == [0.5, 1, 0]
-
-
-# ------------------------------------------------------------------------------------------- batch after batch
-
-
-def streamed(values: dict[str, np.ndarray], k: int, keys: np.ndarray, batches: list[np.ndarray]) -> Extremes:
-    found = Extremes(k, keys)
-    for images in batches:
-        found.update(images, {layer: value[images] for layer, value in values.items()})
-    return found
-
-
 def by_hand(values: np.ndarray, k: int, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ranked = np.stack([np.lexsort((keys, unit)) for unit in values.T + np.float32(0)])
     return ranked[:, ::-1][:, :k], ranked[:, :k], np.ptp(values, axis=0) >= 1e-8
 
 
-@given(
-    st.lists(st.lists(FEW, min_size=3, max_size=3), min_size=4, max_size=40),
-    st.integers(0, 10**6),
-    st.data(),
-)
-@settings(max_examples=100, deadline=None)
-def test_a_stream_of_batches_gives_the_same_extremes(rows, seed, data):
-    n, k = len(rows), data.draw(st.integers(1, len(rows)))
-    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=6)))  # empty batches too
-    keys = keys_of(n, seed)
-    values = np.array(rows, np.float32)
-    order = np.random.default_rng(seed).permutation(n)
-    found = streamed({"a": values, "b": values[:, :1]}, k, keys, np.split(order, cuts))
-    for layer, value in (("a", values), ("b", values[:, :1])):
-        for result, expected in zip(found.result(layer), by_hand(value, k, keys), strict=True):
-            np.testing.assert_array_equal(result, expected)
-
-
-def test_a_long_stream_with_ties_over_many_units():
+def test_ties_over_many_units():
     rng = np.random.default_rng(0)
     values = rng.integers(-20, 20, (3000, 300)).astype(np.float32)  # some 75 images of every value
     values[:, 7] = 0  # dead
     values[:, 8] = 1e-9 * (np.arange(3000) == 5)  # as good as dead
     keys = keys_of(3000)
-    found = streamed({"a": values}, 200, keys, np.array_split(np.arange(3000), 23))
-    for result, expected in zip(found.result("a"), by_hand(values, 200, keys), strict=True):
+    found = extremes(values, 200, keys)
+    for result, expected in zip(found, by_hand(values, 200, keys), strict=True):
         np.testing.assert_array_equal(result, expected)
-    assert np.flatnonzero(~found.result("a")[2]).tolist() == [7, 8]
+    assert np.flatnonzero(~found[2]).tolist() == [7, 8]
 
 
 def test_arrays_of_all_layers_are_those_of_single_layers():
     rng = np.random.default_rng(0)
     values = {"a": rng.standard_normal((50, 4), dtype=np.float32), "b.c": np.zeros((50, 2), np.float32)}
-    places = [slice(0, 20), slice(20, 50)]
     keys = keys_of(50)
-    found = of_layers(((place, {layer: v[place] for layer, v in values.items()}) for place in places), 5, keys)
+    found = of_layers(values, 5, keys)
     assert list(found) == ["top/a", "bottom/a", "alive/a", "top/b.c", "bottom/b.c", "alive/b.c"]
     for layer, value in values.items():
         for side, expected in zip(("top", "bottom", "alive"), extremes(value, 5, keys), strict=True):
             np.testing.assert_array_equal(found[f"{side}/{layer}"], expected)
     assert found["top/a"].dtype == np.int32 and found["alive/b.c"].dtype == bool
-
-
-def test_the_state_of_imagenet_s_stream_is_less_than_50_mb():
-    n = 1_281_167
-    found = Extremes(200, np.random.default_rng(0).permutation(n).astype(np.uint64))
-    found.update(np.arange(3), {str(i): np.zeros((3, units), np.float32) for i, units in enumerate([7280, 1000])})
-    arrays = [a for value in vars(found).values() for a in (value.values() if isinstance(value, dict) else [value])]
-    assert sum(a.nbytes for a in arrays if isinstance(a, np.ndarray)) < 50e6
-
-
-def test_a_stream_refuses_what_would_spoil_it():
-    keys = keys_of(5)
-    values = np.arange(10, dtype=np.float32).reshape(5, 2)
-    with pytest.raises(ValueError, match="k = 6 extremes of 5 images"):
-        Extremes(6, keys)
-    found = streamed({"a": values}, 3, keys, [np.array([0, 1])])
-    with pytest.raises(ValueError, match="k = 3 extremes of 2 images"):
-        found.result("a")
-    with pytest.raises(ValueError, match="came before"):
-        found.update(np.array([1, 2]), {"a": values[1:3]})
-    with pytest.raises(ValueError, match="came before"):
-        found.update(np.array([2, 2]), {"a": values[[2, 2]]})
-    broken = values.copy()
-    broken[3, 1] = np.inf
-    with pytest.raises(ValueError, match="activation of a unit 1 on image 3 is inf"):
-        found.update(np.array([2, 3, 4]), {"a": broken[2:]})
-    found.update(np.array([2, 3, 4]), {"a": values[2:]})  # a refused batch left nothing behind
-    np.testing.assert_array_equal(found.result("a")[0], extremes(values, 3, keys)[0])

@@ -143,34 +143,12 @@ def test_lifetime_sparseness_by_hand():
         np.testing.assert_allclose(found, [1, 0, 0.8, np.nan], atol=1e-7)
 
 
-def redundancy(*units: np.ndarray) -> np.ndarray:
-    return measures.redundancy(recorded(np.stack(units, axis=1)), "a")
-
-
-def test_redundancy_by_hand():
-    x = np.array([1, -1, 1, -1], np.float32)
-    y = np.array([1, 1, -1, -1], np.float32)
-    dead = np.full(4, 1e4, np.float32)
-    # x and -3 x + 5 are one unit; y is no one else's; (3 x + 4 y) / 5 correlates .6 with x and .8 with y.
-    np.testing.assert_allclose(redundancy(x, -3 * x + 5, y, dead), [1, 1, 0, np.nan], atol=1e-6)
-    np.testing.assert_allclose(redundancy(x, y, (3 * x + 4 * y) / 5), [0.6, 0.8, 0.8], atol=1e-6)
-    assert np.isnan(redundancy(x, dead)).all()
-
-
-def test_redundancy_of_many_units_is_the_largest_correlation():
-    values = np.random.default_rng(0).standard_normal((40, 1100)).astype(np.float32)  # more than one chunk
-    expected = np.abs(np.corrcoef(values.T))
-    np.fill_diagonal(expected, 0)
-    np.testing.assert_allclose(redundancy(*values.T), expected.max(axis=1), atol=1e-5)
-
-
 def test_a_layer_of_dead_units_has_no_measures(rows):
     dead = recorded(np.zeros((30, 3)), rows, concepts=np.eye(30, dtype=bool))
     for measure in (
         measures.monosemanticity,
         measures.class_selectivity,
         measures.lifetime_sparseness,
-        measures.redundancy,
         measures.concept_selectivity,
     ):
         found = measure(dead, "a")
@@ -233,7 +211,7 @@ def test_concept_selectivity_reads_order_alone():
 
 def test_built_in_measures_are_described_and_pass_their_own_check():
     names = ["mis", "two_afc_accuracy", "margin", "clarity", "monosemanticity", "class_selectivity",
-             "lifetime_sparseness", "redundancy", "concept_selectivity", "dissection"]  # fmt: skip
+             "lifetime_sparseness", "concept_selectivity", "dissection"]  # fmt: skip
     assert built_ins("measure") == names
     for name in names:
         measures.check_measure(getattr(measures, name))

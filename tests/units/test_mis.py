@@ -6,7 +6,7 @@ import torch
 
 from prunelens.units import extremes
 from prunelens.units import mis as scoring
-from prunelens.units.mis import Tasks, fit_temperature, gram, margins, mis, picture_margins, tasks, two_afc_accuracy
+from prunelens.units.mis import Tasks, fit_temperature, gram, margins, mis, tasks, two_afc_accuracy
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -258,32 +258,3 @@ def test_temperature_needs_more_than_chance():
 
 
 # -------------------------------------------------------------------------------- pictures as explanations
-
-
-def test_picture_margins_ask_as_margins_do_and_explain_by_pictures():
-    rng = np.random.default_rng(0)
-    embeddings = rng.standard_normal((60, 6)).astype(np.float32)
-    top, bottom = (np.stack([rng.permutation(60)[:12] for _ in range(3)]) for _ in range(2))
-    exciting, inhibiting = rng.standard_normal((2, 3, 2, 6)).astype(np.float32)
-    found = picture_margins(top, bottom, embeddings, exciting, inhibiting, 3, 3, scale=2.0)
-    for unit in range(3):
-        for task, rank in enumerate(range(9, 12)):
-            plus, minus = embeddings[top[unit, rank]], embeddings[bottom[unit, rank]]
-            expected = 2 * sum(
-                sign * np.mean([query @ picture for picture in pictures[unit]])
-                for query, one in ((plus, 1), (minus, -1))
-                for pictures, sign in ((exciting, one), (inhibiting, -one))
-            )
-            assert found[unit, task] == pytest.approx(expected, abs=1e-5)
-
-
-def test_pictures_that_are_the_natural_explanations_give_their_margins():
-    """One task: with the explanations' own embeddings as pictures the margin is that of `margins`."""
-    rng = np.random.default_rng(1)
-    embeddings = rng.standard_normal((40, 5)).astype(np.float32)
-    top, bottom = (np.stack([rng.permutation(40)[:5] for _ in range(2)]) for _ in range(2))
-    expected = margins(top, bottom, embeddings, 1, 4)
-    found = picture_margins(top, bottom, embeddings, embeddings[top[:, :4]], embeddings[bottom[:, :4]], 1, 4)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="10 extremes a unit are needed, found 5 top"):
-        picture_margins(top, bottom, embeddings, embeddings[top], embeddings[bottom], 2, 4)

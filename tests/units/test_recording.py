@@ -120,18 +120,13 @@ def test_read_only_images_and_what_is_recorded_cannot_be_written(net):
             array[0] = 0
 
 
-def test_extremes_come_from_the_activations_also_batch_after_batch_or_are_given(net, monkeypatch):
+def test_extremes_come_from_the_activations_or_are_given(net):
     recording = recording_of(net)
     keys = extremes.tie_keys(recording.stimuli.names, 0)
     for layer, values in recording.activations.items():
         expected = extremes.extremes(values, 8, keys)
         for side, found in zip(expected, (recording.top, recording.bottom, recording.alive), strict=True):
             np.testing.assert_array_equal(found[layer], side)
-    monkeypatch.setattr(extremes, "LARGE", 69)
-    streamed = recording_of(net).extremes
-    assert list(streamed) == list(recording.extremes)
-    for name, array in streamed.items():
-        np.testing.assert_array_equal(array, recording.extremes[name])
     swapped = {**recording.extremes, "top/b": recording.extremes["bottom/b"]}
     given = recording_of(net, found=swapped)
     np.testing.assert_array_equal(given.top["b"], recording.bottom["b"])

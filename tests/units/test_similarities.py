@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from prunelens import registry
-from prunelens.units import similarities
 from prunelens.units.similarities import Similarity, check_similarity, compress, halve, load
 
 LITE0_LARGEST = [576, 39, 804, 343, 1093]
@@ -233,14 +232,8 @@ def fake_dreamsim(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return calls
 
 
-def put_files(folder: Path) -> None:
-    for file in similarities.DREAMSIM_FILES:
-        (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).touch()
-
-
 def test_dreamsim_embeds_from_local_files(fake_dreamsim: list[dict], hub: Path, images: np.ndarray) -> None:
-    put_files(hub)
+    (hub / "facebookresearch_dino_main").mkdir()
     chosen = load("dreamsim")
     rows = chosen.embed(images, 6, "cpu")  # the last batch is a batch of one
     assert rows.shape == (7, 3)
@@ -252,13 +245,8 @@ def test_dreamsim_embeds_from_local_files(fake_dreamsim: list[dict], hub: Path, 
     assert (chosen.scale, chosen.temperature) == (1, 0.16)
 
 
-def test_dreamsim_never_downloads_unasked(fake_dreamsim: list[dict], hub: Path) -> None:
-    put_files(hub)
-    (hub / "ensemble_lora").unlink()
-    with pytest.raises(FileNotFoundError, match=f"needs ensemble_lora in {hub}.*set interpretability.download"):
-        check_similarity("dreamsim")
-    assert fake_dreamsim == []
-    check_similarity("dreamsim", download=True)
+def test_dreamsim_fetches_what_is_missing(fake_dreamsim: list[dict], hub: Path) -> None:
+    check_similarity("dreamsim")
     assert [call["dino"] for call in fake_dreamsim] == [("github", "facebookresearch/dino:main", "dino_vitb16")]
 
 

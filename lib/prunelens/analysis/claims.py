@@ -12,7 +12,7 @@ from prunelens.analysis import comparisons, published
 from prunelens.analysis.correlations import class_correlation, class_scores, concept_agreement
 from prunelens.analysis.estimates import NONE, Estimate, mean, share_between
 from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, random, working
-from prunelens.analysis.units import network_means, output_gaps, slopes
+from prunelens.analysis.units import network_means, output_gaps, slopes, way
 from prunelens.analysis.verdicts import Claim as claim
 from prunelens.analysis.verdicts import Finding, Tables
 from prunelens.variants import DENSE, FIELDS
@@ -143,17 +143,15 @@ _UNITS = ("accuracy", "classes", "units.mis")
        paper=f"r = {_paper(measure='rate_mis_r')[0]:.2f}, 8 series pooled, 40 networks")  # fmt: skip
 def c4(tables: Tables) -> Finding:
     """Same live units, networks above chance; over seeds, or with one seed over units."""
-    found = slopes(_above_chance(tables), "mis")
-    means = network_means(tables["units"], "mis")
-    way = tables["units"].attrs.get("way") or dense(means).mis.mean() - random(means).mis.mean()
-    if way <= 0:
+    found, distance = slopes(_above_chance(tables), "mis"), way(tables["units"], "mis")
+    if distance <= 0:
         return Finding({"": NONE}, {"": "no way from random to dense: random networks score as high"})
     values, freedom = {}, math.inf
     for row in found.itertuples():
         seeds = [slope for slope in row.seeds if not math.isnan(slope)]
         slope = mean(seeds, "seeds") if len(seeds) > 1 else Estimate.of(row)
         freedom = min(freedom, len(seeds) - 1) if len(seeds) > 1 else freedom
-        values[row.series] = Estimate(slope.value / way, slope.low / way, slope.high / way, slope.over)
+        values[row.series] = Estimate(*(v / distance for v in (slope.value, slope.low, slope.high)), slope.over)
     return Finding(values, freedom=freedom)
 
 

@@ -1,4 +1,4 @@
-"""Compare networks: differences of accuracy, controls, courses of retraining, costs, classes and pictures.
+"""Compare networks: differences of accuracy, controls, courses of retraining, sparsity and cost.
 
 Networks are compared seed by seed, and with those that were retrained for as many epochs.
 """
@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from prunelens.analysis.estimates import NONE, Estimate, by, mean, proportion_difference, table
-from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, retrained
+from prunelens.analysis.estimates import NONE, Estimate, mean, proportion_difference, table
+from prunelens.analysis.selection import dense, pick, retrained
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
 Fields = dict[str, Any]
@@ -67,7 +67,7 @@ def _compare(accuracy: pd.DataFrame, pairs: Iterable[tuple[Fields, Fields, Field
         if len(both):
             rows.append(({**left, **more, "top1": both.left.mean()}, _estimate(both)))
             seeds.append(both.difference.tolist())
-    return table(rows, [*CONFIGURATION, "changed", "against", "place", "top1"]).assign(seeds=seeds)
+    return table(rows, [*CONFIGURATION, "changed", "against", "top1"]).assign(seeds=seeds)
 
 
 def _pruned(accuracy: pd.DataFrame) -> list[Fields]:
@@ -107,19 +107,6 @@ def iterative_minus_one_shot(accuracy: pd.DataFrame) -> pd.DataFrame:
     return pick(controls(accuracy), schedule="iterative").sort_values(["method", "rate", "epochs"], ignore_index=True)
 
 
-def ranking(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Pruned, masked and retrained configurations of each rate and number of epochs, from best to worst.
-
-    Returns: CONFIGURATION, place (1: best), top1, value, low, high, over, seeds (minus the best).
-    """
-    means = average_seeds(retrained(accuracy[(accuracy.rate > 0) & accuracy.masked]))
-    pairs = []
-    for _, group in means.sort_values("top1", ascending=False, kind="stable").groupby(["rate", "epochs"]):
-        ranked = group[CONFIGURATION].to_dict("records")
-        pairs += [(each, ranked[0], {"place": place}) for place, each in enumerate(ranked, 1)]
-    return _compare(accuracy, pairs)
-
-
 def recalibration(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Top-1 of networks as pruned, with BatchNorm's statistics measured anew, and retrained (a row per budget).
 
@@ -142,7 +129,7 @@ def recalibration(accuracy: pd.DataFrame) -> pd.DataFrame:
     return table(rows, names)
 
 
-# ------------------------------------------------------------------------------------- courses, sparsity, cost, layers
+# -------------------------------------------------------------------------------------------- courses, sparsity, cost
 
 
 def course(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -158,17 +145,6 @@ def course(epochs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def first_epoch(epochs: pd.DataFrame, chance: float) -> Estimate:
-    """Share of what networks pruned in one step have above chance in the end that they have after one epoch.
-
-    The interval is over configurations; networks at chance in the end are left out.
-    """
-    chosen = epochs[(epochs.rate > 0) & (epochs.schedule != "iterative")]
-    means = average_seeds(above_chance(chosen[chosen.epoch == chosen.epochs], chosen, chance), "epoch")
-    first, last = (means[means.epoch == at].set_index(CONFIGURATION).top1 for at in (1, means.epochs))
-    return mean((first - chance) / (last - chance), "configurations")
-
-
 def sparsity(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Sparsity of masks and of the pruned networks themselves, means over seeds.
 
@@ -182,63 +158,6 @@ def sparsity(accuracy: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(networks=("seed", "size"), **means, regrown=("regrown", "max"))
 
 
-def sensitivity(scan: pd.DataFrame) -> pd.DataFrame:
-    """Share of the dense Top-1 left when a layer alone is pruned, mean over rates.
-
-    Returns: method, layer, position, kept, place (1: most sensitive), mean (over the method's layers).
-    """
-    found = scan.groupby(["method", "layer", "position"], sort=False, as_index=False).kept.mean()
-    kept = found.groupby("method").kept
-    return found.assign(place=kept.rank(method="first").astype(int), mean=kept.transform("mean"))
-
-
-def pareto(epochs: pd.DataFrame, macs: float, images: int) -> pd.DataFrame:
-    """What masked networks reach and what it costs: FIELDS, top1 (last epoch), seconds, pflops (in all).
-
-    Compute counts two operations per multiplication (macs: of one image, dense) and three forward passes per step.
-    """
-    groups = epochs[epochs.masked].sort_values("epoch", kind="stable").groupby(FIELDS, sort=False, as_index=False)
-    found = groups.agg(top1=("top1", "last"), seconds=("seconds", "sum"))
-    return found.assign(pflops=6 * macs * images * found.epochs / 1e15)
-
-
 def speedups(costs: pd.DataFrame) -> pd.DataFrame:
     """Costs of the pruned networks with a column allowed: the speed-up that their MACs would allow."""
     return costs[costs.form != DENSE].assign(allowed=costs[costs.form == DENSE].macs.iloc[0] / costs.macs)
-
-
-# ------------------------------------------------------------------------------------------------- classes, pictures
-
-
-def lowest(accuracy: pd.DataFrame, chance: float) -> Fields:
-    """Fields of the pruned one-shot network of lowest Top-1 among those above chance, or of all where none is."""
-    chosen = pick(accuracy[accuracy.rate > 0], schedule="one_shot")
-    above = above_chance(accuracy, chosen, chance)
-    return (above if len(above) else chosen).nsmallest(1, "top1")[FIELDS].to_dict("records")[0]
-
-
-def class_differences(classes: pd.DataFrame, network: Fields) -> pd.DataFrame:
-    """Top-1 of each class in a network minus the dense network's, greatest loss first.
-
-    Returns: output, class_name, n, dense, top1, value, low, high, over (images). Classes without images are left out.
-    """
-    before = dense(classes)[["output", "class_name", "n", "top1"]].rename(columns={"top1": DENSE})
-    both = before[before.n > 0].merge(pick(classes, **network)[["output", "top1"]], on="output")
-    rows = both.to_dict("records")
-    found = table(((row, proportion_difference(row["top1"], row[DENSE], int(row["n"]))) for row in rows), both.columns)
-    return found.sort_values("value", kind="stable", ignore_index=True)
-
-
-def picture_differences(quality: pd.DataFrame) -> pd.DataFrame:
-    """Quantities of units' pictures minus those of the same units in the dense network, where they live in both.
-
-    like_dense is compared with how alike the dense network's own pictures of a unit are (consistency).
-    Returns: FIELDS, quantity, value, low, high, over (units).
-    """
-    names = [name for name in quality.select_dtypes("float") if name not in FIELDS]
-    before = dense(quality).set_index(["layer", "unit"])[names]
-    before = before.assign(like_dense=before.consistency)
-    pruned = quality[quality.rate > 0].set_index(["layer", "unit"])
-    changes = pruned[FIELDS].assign(**pruned[names] - before.reindex(pruned.index))
-    rows = changes.melt(FIELDS, names, "quantity")
-    return by(rows, [*FIELDS, "quantity"], lambda group: mean(group.value, "units"))

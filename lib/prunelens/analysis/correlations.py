@@ -1,7 +1,6 @@
-"""Correlations with intervals, within groups and pooled, and tests of their absence.
+"""Correlations with intervals, within groups and pooled.
 
-Intervals are Fisher's z over the rows; each group that is centered apart costs a degree of freedom. An absent effect is
-claimed by equivalence tests only: a large p value says nothing.
+Intervals are Fisher's z over the rows; each group that is centered apart costs a degree of freedom.
 """
 
 import math
@@ -13,12 +12,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from prunelens.analysis.estimates import LEVEL, Estimate, by, counted, holm, table
+from prunelens.analysis.estimates import LEVEL, Estimate, by, counted, table
 from prunelens.analysis.selection import above_chance, average_seeds, pick, retrained, series, working
-from prunelens.variants import DENSE, FIELDS, RETRAINED
+from prunelens.variants import DENSE, FIELDS
 
 FEW = 20  # rows; |r| = 1 over fewer leaves no spread to judge from
-SMALLEST = 0.3  # a correlation smaller than this counts as none (Cohen's "medium")
 
 
 @dataclass(frozen=True)
@@ -29,20 +27,16 @@ class Correlation(Estimate):
     n: int = 0
 
 
-def correlation(x: ArrayLike, y: ArrayLike, over: str, method: str = "pearson") -> Correlation:
-    """Correlation of pairs, as `within` a single group."""
-    return within(pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y), "all": 0}), "x", "y", "all", over, method)
+def correlation(x: ArrayLike, y: ArrayLike, over: str) -> Correlation:
+    """Pearson's correlation of pairs, as `within` a single group."""
+    return within(pd.DataFrame({"x": np.asarray(x), "y": np.asarray(y), "all": 0}), "x", "y", "all", over)
 
 
-def within(rows: pd.DataFrame, x: str, y: str, group: str, over: str, method: str = "pearson") -> Correlation:
-    """Correlation of two columns after both are centered within groups.
+def within(rows: pd.DataFrame, x: str, y: str, group: str, over: str) -> Correlation:
+    """Pearson's correlation of two columns after both are centered within groups.
 
-    Pearson's p value is that of x in the linear model y ~ x + group; Spearman's (of the centered values) is Fisher's z
-    with Bonett and Wright's (2000) standard error. Rows with a missing value, and groups of one row, are left out.
-
-    Args:
-        over: what the rows are, in the plural.
-        method: "pearson" or "spearman".
+    The p value is that of x in the linear model y ~ x + group. Rows with a missing value, and groups of one row, are
+    left out. over: what the rows are, in the plural.
     """
     rows = rows[[x, y, group]].dropna()
     rows = rows[rows.groupby(group)[x].transform("size") > 1]
@@ -53,96 +47,45 @@ def within(rows: pd.DataFrame, x: str, y: str, group: str, over: str, method: st
     if freedom < 1 or constant.any():
         reason = "too few" if freedom < 1 else f"{x if constant[0] else y} is constant"
         return Correlation(math.nan, over=f"{counted(n, over)}: {reason}", n=n)
-    if method == "spearman":  # rounded, else the last bit of a mean would break ties
-        centered = stats.rankdata((centered / np.abs(centered).max(0)).round(12), axis=0)
     r = float(np.corrcoef(centered.T)[0, 1])
     if n < FEW and abs(r) > 1 - 1e-12:
         return Correlation(r, over=counted(n, over), n=n)
-    z, error = _fisher(r, n, groups, method)
-    half = stats.norm.ppf((1 + LEVEL) / 2) * error
-    t = math.sinh(abs(z)) * math.sqrt(freedom)  # r / sqrt(1 - r^2) is sinh(atanh(r))
-    p = 2 * (stats.t.sf(t, freedom) if method == "pearson" else stats.norm.sf(abs(z) / error))
+    z = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15))
+    half = stats.norm.ppf((1 + LEVEL) / 2) / math.sqrt(freedom - 1) if freedom > 1 else math.inf
+    p = 2 * stats.t.sf(math.sinh(abs(z)) * math.sqrt(freedom), freedom)  # r / sqrt(1 - r^2) is sinh(atanh(r))
     return Correlation(r, math.tanh(z - half), math.tanh(z + half), counted(n, over), float(p), n)
-
-
-def _fisher(r: float, n: int, groups: int, method: str = "pearson") -> tuple[float, float]:
-    """Fisher's z of a correlation within groups, and its standard error (infinite: too few rows)."""
-    variance = 1 + r**2 / 2 if method == "spearman" else 1.0
-    error = math.sqrt(variance / (n - groups - 2)) if n - groups > 2 else math.inf
-    return math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15)), error
-
-
-def equivalence(r: float, n: int, bound: float = SMALLEST, groups: int = 1) -> tuple[str, float]:
-    """Two one-sided tests (TOST) that a true correlation is inside (-bound, bound): verdict and p value.
-
-    n: independent rows; groups: centered apart. Verdicts: "equivalent", "related" (differs from 0), "undecided".
-    """
-    if not math.isfinite(r) or n - groups <= 2:
-        return "undecided", math.nan
-    z, error = _fisher(r, n, groups)
-    p = float(stats.norm.cdf((abs(z) - math.atanh(bound)) / error))
-    related = 2 * stats.norm.sf(abs(z) / error) < 0.05
-    return "equivalent" if p < 0.05 else "related" if related else "undecided", p
-
-
-def needed(r: float = SMALLEST) -> int:
-    """Number of independent rows at which a true correlation r is seen with 80 % power, tested at 5 %."""
-    distance = stats.norm.isf(0.025) + stats.norm.ppf(0.8)
-    return math.ceil((distance / math.atanh(abs(r))) ** 2 + 3)
 
 
 # -------------------------------------------------------------------------------------------------- over networks
 
 
-def rate_correlations(
-    networks: pd.DataFrame, x: str, measure: str, chance: float | None = None, method: str = "pearson"
-) -> pd.DataFrame:
-    """Correlation of x and a measure over networks, with methods kept apart, centered apart, or pooled.
+def rate_correlations(networks: pd.DataFrame, xs: Sequence[str], measure: str, chance: float) -> pd.DataFrame:
+    """Correlation of each x and a measure over networks, with methods kept apart, centered apart, or pooled.
 
-    networks: a row each, with fields, x, measure, and top1_low where `chance` is given.
-    Returns: row, method (of a single series, else ""), groups (centered apart), value, low, high, over, p, n. Rows:
-    each series; within methods, over configurations (seeds averaged), over networks, and without networks at chance;
-    the retrained ones, the others, and all as the paper pools them, with the dense network and unmasked ones.
+    networks: a row each, with fields, the xs, the measure and top1_low.
+    Returns: x, row, method (of a single series, else ""), groups (centered apart), value, low, high, over, p, n; rows
+    without a correlation are left out. Rows: each series; within methods, over configurations (seeds averaged), also
+    without networks at chance; and all as the paper pools them, with the dense network and unmasked ones.
     """
     single = series(networks)
-    means, pruned = average_seeds(single, "series"), networks[networks.rate > 0]
-    pooled = average_seeds(pd.concat([pick(networks, method=DENSE, schedule="none", weights="trained"), pruned]))
-    left = average_seeds(pruned[~pruned.schedule.isin(RETRAINED)])
+    seen = series(above_chance(networks, networks, chance))
+    dense_network = pick(networks, method=DENSE, schedule="none", weights="trained")
+    pooled = average_seeds(pd.concat([dense_network, networks[networks.rate > 0]]))
     parts = [(name, rows.method.iloc[0], rows, "networks") for name, rows in single.groupby("series", sort=False)]
-    parts.append(("within methods", "", means, "configurations"))
-    if len(single) > len(means):
-        parts.append(("within methods, single networks", "", single, "networks"))
-    if chance is not None:
-        seen = average_seeds(series(above_chance(networks, networks, chance)), "series")
-        parts.append(("within methods, above chance", "", seen, "configurations"))
-    for name, rows in (("retrained", means), ("not retrained", left), ("all", pooled)):
-        ending = "pooled as in the paper" if name == "all" else "pooled"
-        parts.append((f"{name}, {ending}", "", rows.assign(series="all"), "configurations"))
-    return table(
-        ({"row": name, "method": of, "groups": rows.series.nunique()}, within(rows, x, measure, "series", over, method))
+    parts += [
+        ("within methods", "", average_seeds(single, "series"), "configurations"),
+        ("within methods, above chance", "", average_seeds(seen, "series"), "configurations"),
+        ("all, pooled as in the paper", "", pooled.assign(series="all"), "configurations"),
+    ]
+    found = table(
+        (
+            {"x": x, "row": name, "method": of, "groups": rows.series.nunique()},
+            within(rows, x, measure, "series", over),
+        )
+        for x in xs
         for name, of, rows, over in parts
     )
-
-
-def all_correlations(
-    networks: pd.DataFrame, xs: Sequence[str], measures: Sequence[str], chance: float | None = None
-) -> pd.DataFrame:
-    """`rate_correlations` of every x and measure; rows without a correlation are left out.
-
-    Returns: measure, x, the columns there, spearman, spearman_low, spearman_high, equivalence (to |r| < .3), p_holm
-    (corrected for all rows).
-    """
-    parts = []
-    for measure, x in ((measure, x) for measure in measures for x in xs):
-        found = rate_correlations(networks, x, measure, chance)
-        ranks = rate_correlations(networks, x, measure, chance, "spearman")
-        found[["spearman", "spearman_low", "spearman_high"]] = ranks[["value", "low", "high"]]
-        found["equivalence"] = [equivalence(r.value, r.n, SMALLEST, r.groups)[0] for r in found.itertuples()]
-        found.insert(0, "measure", measure)
-        found.insert(1, "x", x)
-        parts.append(found)
-    found = pd.concat(parts).dropna(subset="value", ignore_index=True)
-    return found.assign(p_holm=holm(found.p))
+    return found.dropna(subset="value", ignore_index=True)
 
 
 # --------------------------------------------------------------------------------------------- over classes and units
@@ -170,12 +113,6 @@ def class_correlation(scores: pd.DataFrame, measure: str) -> Correlation:
     return correlation(averaged.top1, averaged[measure], "classes")
 
 
-def class_correlations(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Spearman's correlation over classes in each network: FIELDS, value, low, high, over, p, n, p_holm."""
-    found = by(scores, FIELDS, lambda rows: correlation(rows.top1, rows[measure], "classes", "spearman"))
-    return found.assign(p_holm=holm(found.get("p", [])))
-
-
 def concept_agreement(units: pd.DataFrame, measures: Sequence[str], truth: str) -> pd.DataFrame:
     """Do measures rank the units of a layer as a known truth does? Correlations of ranks within layers.
 
@@ -184,23 +121,11 @@ def concept_agreement(units: pd.DataFrame, measures: Sequence[str], truth: str) 
     """
     unpruned = pick(units, rate=0.0, schedule="none").index
     pruned = retrained(units[(units.rate > 0) & units.masked]).index
-    panel = units.weights.map({"trained": "dense network", "random": "random weights"}).where(
-        units.index.isin(unpruned)
-    )
-    return _agreement(
-        units.assign(panel=panel.mask(units.index.isin(pruned), "pruned, retrained")), ["panel"], measures, truth
-    )
-
-
-def concept_agreement_by_network(units: pd.DataFrame, measures: Sequence[str], truth: str) -> pd.DataFrame:
-    """`concept_agreement` in each network: FIELDS, measure, value, low, high, over, p, n."""
-    return _agreement(units, FIELDS, measures, truth)
-
-
-def _agreement(units: pd.DataFrame, keys: list[str], measures: Sequence[str], truth: str) -> pd.DataFrame:
-    places = [*keys, "layer", "unit"]
-    live = units[units.alive.astype(bool)].dropna(subset=keys)
+    panel = units.weights.map({"trained": "dense network", "random": "random weights"})
+    panel = panel.where(units.index.isin(unpruned)).mask(units.index.isin(pruned), "pruned, retrained")
+    places = ["panel", "layer", "unit"]
+    live = units.assign(panel=panel)[units.alive.astype(bool)].dropna(subset="panel")
     ranks = live.groupby([*FIELDS, "layer"])[[*measures, truth]].rank(pct=True)
     ranks = ranks.groupby([live[name] for name in places], sort=False).mean().reset_index()
     long = ranks.melt([*places, truth], list(measures), "measure")
-    return by(long, [*keys, "measure"], lambda rows: within(rows, "value", truth, "layer", "units"))
+    return by(long, ["panel", "measure"], lambda rows: within(rows, "value", truth, "layer", "units"))

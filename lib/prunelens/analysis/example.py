@@ -1,7 +1,5 @@
 """Small synthetic tables with the columns of a study's, on which a user's claim is tried."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
@@ -10,17 +8,18 @@ from prunelens.variants import Variant
 CLASSES, IMAGES, EPOCHS = 100, 2000, 4
 LAYERS = {"stem.conv": 8, "block1.conv": 12, "block2.conv": 12, "fc": CLASSES}
 MEASURES = ("mis", "two_afc_accuracy", "margin", "clarity", "monosemanticity", "class_selectivity",
-            "lifetime_sparseness", "redundancy", "concept_selectivity", "dissection")  # fmt: skip
+            "lifetime_sparseness", "concept_selectivity", "dissection")  # fmt: skip
 METHODS = ("connection_l1", "unstructured_global", "structured_l1")
 RATES = (0.4, 0.6, 0.8)
+SEEDS = range(3)
 
 
-def networks(seeds: Iterable[int] = range(3)) -> list[Variant]:
+def networks() -> list[Variant]:
     """The controls, three methods at three rates, and one network of every other kind."""
-    found = [Variant("dense"), *(Variant("dense", weights="random", seed=seed) for seed in seeds)]
+    found = [Variant("dense"), *(Variant("dense", weights="random", seed=seed) for seed in SEEDS)]
     found += [Variant(method, rate) for method in METHODS for rate in RATES]
     retrained = {"schedule": "one_shot", "epochs": EPOCHS}
-    for seed in seeds:
+    for seed in SEEDS:
         found += [Variant(method, rate, seed=seed, **retrained) for method in METHODS for rate in RATES]
         found += [Variant("dense", seed=seed, **retrained)]
         found += [Variant("connection_l1", 0.8, seed=seed, masked=False, **retrained)]

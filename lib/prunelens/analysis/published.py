@@ -18,7 +18,6 @@ FILES = {
     "unit_mis": "published_unit_mis.parquet",
     "mean_mis": "published_mean_mis.csv",
     "retraining_curves": "published_retraining_curves.csv",
-    "sensitivity": "published_sensitivity.csv",
 }
 METHODS = {
     "unstructured_l1": "unstructured_local",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from prunelens.analysis import comparisons, estimates
+from prunelens.analysis import estimates
 from prunelens.analysis.correlations import correlation, within
 from prunelens.analysis.selection import pick
 from prunelens.analysis.units import network_means, same_units
@@ -136,54 +136,3 @@ def _unit_means(units: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     ]
     means = [(step, changed, network_means(rows, "mis"), column) for step, changed, rows, column in ways]
     return [(step, changed, found.assign(mean_mis=found[column])) for step, changed, found, column in means]
-
-
-def order_of_methods(published: Published, epochs: int = 50) -> pd.DataFrame:
-    """C2 in the published curves: `comparisons.ranking` of one-shot networks, unmasked ones at their nominal rate."""
-    accuracy = pick(tables(published)["accuracy"], schedule="one_shot", epochs=epochs)
-    return comparisons.ranking(accuracy.assign(masked=True))
-
-
-def iterative_minus_one_shot(published: Published) -> pd.DataFrame:
-    """C3 in the published curves: each iterative network beside the one-shot network of nearest sparsity.
-
-    Returns: method; conv_sparsity, epochs (in all) and top1 of both sides (_one_shot: the other's); value, low, high,
-    over (over images; another run is left out). No row has both sparsity and epochs in common, so none settles C3.
-    """
-    accuracy, rows = tables(published)["accuracy"], []
-    # One-shot global unstructured pruning went on from rate to rate, 50 epochs each.
-    chained = pick(accuracy, method="unstructured_global", schedule="one_shot", epochs=50).index
-    accuracy.loc[chained, "epochs"] *= (accuracy.rate[chained] / 0.2).round().astype(int)
-    for method, steps in pick(accuracy, schedule="iterative").groupby("method"):
-        others = pick(accuracy, method=method, schedule="one_shot")
-        for number, step in enumerate(steps.sort_values("rate").itertuples(), 1):
-            other = others.loc[(others.conv_sparsity - step.conv_sparsity).abs().idxmin()]
-            row = {"method": method, "conv_sparsity": step.conv_sparsity, "epochs": number * step.epochs,
-                   "top1": step.top1, "conv_sparsity_one_shot": other.conv_sparsity, "epochs_one_shot": other.epochs,
-                   "top1_one_shot": other.top1}  # fmt: skip
-            rows.append((row, estimates.proportion_difference(step.top1, other.top1, IMAGES)))
-    return estimates.table(rows, ["method"])
-
-
-def rank_agreement(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Do two scans rank the layers alike? Spearman's correlation, per method, of how well each layer bears pruning.
-
-    That is a layer's mean Top-1 over the rates that both scans have for it.
-    ours, theirs: method, layer, rate, top1 (one layer pruned): `Study.sensitivity` and the published "sensitivity".
-    Returns: method, value, low, high, over (other layers of such networks), p, n.
-
-    Raises:
-        ValueError: the scans have no layer of a method at a rate in common.
-    """
-    keys = ["method", "layer", "rate"]
-    both = ours.round({"rate": 6}).merge(theirs.round({"rate": 6}), on=keys, suffixes=("", "_theirs"))
-    if both.empty:
-        found = (
-            "; ".join(f"{m} at {sorted(t.rate.unique())}" for m, t in scan.groupby("method")) for scan in (ours, theirs)
-        )
-        raise ValueError(f"scans: found {' and '.join(found)}, expected a method, layer and rate in both")
-    means = both.groupby(["method", "layer"], sort=False)[["top1", "top1_theirs"]].mean()
-    return estimates.table(
-        ({"method": method}, correlation(each.top1, each.top1_theirs, "layers", "spearman"))
-        for method, each in means.groupby("method", sort=False)
-    )

@@ -5,14 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from prunelens.analysis.correlations import SMALLEST
 from prunelens.analysis.estimates import by, mean
 from prunelens.analysis.published import headlines
-from prunelens.analysis.selection import average_seeds, dense, pick, random
-from prunelens.analysis.units import network_means
-from prunelens.variants import CONFIGURATION, DENSE, FIELDS
-
-AGAINST = {"rate": "nominal rate", "conv_sparsity": "sparsity of the convs", "top1": "Top-1"}
+from prunelens.analysis.selection import average_seeds, pick
+from prunelens.variants import CONFIGURATION, FIELDS
 
 
 def blocks(layers: pd.DataFrame) -> pd.DataFrame:
@@ -35,48 +31,6 @@ def with_accuracy(networks: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFram
     return networks.merge(accuracy[[*FIELDS, "top1", "top1_low", "conv_sparsity"]], on=FIELDS)
 
 
-def way(units: pd.DataFrame, measure: str) -> float:
-    """How far the dense network's conv mean of a measure lies from that of random networks."""
-    means = network_means(units, measure)
-    return abs(dense(means)[measure].mean() - random(means)[measure].mean())
-
-
-def correlation_panels(found: pd.DataFrame) -> pd.DataFrame:
-    """Correlations as a forest plot takes them: a panel for each x."""
-    return found.assign(panel=found.x.map(AGAINST).fillna(found.x))
-
-
-def equivalence_words(verdict: str) -> str:
-    """What an equivalence test says, in words."""
-    return {
-        "equivalent": f"a correlation of {SMALLEST} or more is excluded",
-        "related": "there is a correlation",
-        "undecided": "nothing can be told",
-    }[verdict]
-
-
-def softmax_means(softmax: pd.DataFrame) -> pd.DataFrame:
-    """Means over the outputs of the data's classes, by network, stimuli and output (logit, probability)."""
-    keys = [*FIELDS, "stimuli", "output"]
-    numbers = softmax.select_dtypes("number").columns.difference([*keys, "unit"], sort=False)
-    return softmax.groupby(keys, sort=False, as_index=False)[list(numbers)].mean()
-
-
-def both_scans(scan: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The sensitivity scan and, where it is at hand, the published one of the same methods and layers.
-
-    Columns of the scan, and source ("ours", "published"). The published network's dense Top-1 is that of the headlines.
-    """
-    ours = scan.assign(source="ours")
-    if "sensitivity" not in published:
-        return ours
-    theirs = published["sensitivity"].merge(scan[["layer", "block", "position"]].drop_duplicates(), on="layer")
-    theirs = pick(theirs, method=scan.method.unique().tolist())
-    dense_top1 = pick(headlines(), method=DENSE, measure="top1").value.item()
-    theirs = theirs.assign(kept=theirs.top1 / dense_top1, source="published")
-    return pd.concat([ours, theirs], ignore_index=True).sort_values(["method", "source"], kind="stable")
-
-
 def side_by_side(accuracy: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     """Our configurations beside the paper's numbers of the same method, schedule, rate and masks, of trained weights.
 
@@ -95,20 +49,8 @@ def side_by_side(accuracy: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     return ours
 
 
-QUALITY = {  # by title of a panel: a quantity of pictures and what it is compared with
-    "reached": ("reached", ""),
-    "like top, minus random images": ("like_top", "like_random"),
-    "consistent over starts": ("consistency", ""),
-    "like the dense picture": ("like_dense", "dense_consistency"),
-    "MIS with pictures": ("picture_mis", ""),
-}
-
-
-def quality_panels(quality: pd.DataFrame) -> pd.DataFrame:
-    """What pictures are worth, for a forest plot: FIELDS, panel (of `QUALITY`), value, low, high, over (live units)."""
+def quality_means(quality: pd.DataFrame) -> pd.DataFrame:
+    """What pictures are worth: FIELDS, panel (a quantity of `quality`), value, low, high, over (live units)."""
     living = quality[quality.alive.astype(bool)]
-    parts = [
-        living[FIELDS].assign(panel=panel, value=living[value] - (living[other] if other else 0))
-        for panel, (value, other) in QUALITY.items()
-    ]
-    return by(pd.concat(parts), [*FIELDS, "panel"], lambda rows: mean(rows.value, "units"))
+    rows = living.melt(FIELDS, ["reached", "like_top", "consistency", "like_dense"], "panel")
+    return by(rows, [*FIELDS, "panel"], lambda group: mean(group.value, "units"))

@@ -7,11 +7,10 @@ units are of the same units. Intervals over units speak of other units of the sa
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import stats
 
 from prunelens.analysis.correlations import within
-from prunelens.analysis.estimates import Estimate, by, holm, mean, table, unit_mean
-from prunelens.analysis.selection import dense, pick, series
+from prunelens.analysis.estimates import Estimate, by, mean, table, unit_mean
+from prunelens.analysis.selection import dense, pick, random, series
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
 UNIT = ["layer", "unit"]
@@ -46,13 +45,6 @@ def network_means(units: pd.DataFrame, *measures: str) -> pd.DataFrame:
     }
     found = units.assign(dead=~units.alive.astype(bool)).groupby(FIELDS, sort=False)[["dead"]].sum()
     return found.join([rows.groupby(FIELDS)[names].mean().add_suffix(end) for end, rows in parts.items()]).reset_index()
-
-
-def dead(units: pd.DataFrame) -> pd.DataFrame:
-    """Networks with dead conv units: FIELDS, units, dead (numbers)."""
-    convs = pick(units, kind="conv")
-    groups = convs.assign(dead=~convs.alive.astype(bool)).groupby(FIELDS, sort=False, as_index=False)
-    return groups.agg(units=("dead", "size"), dead=("dead", "sum")).query("dead > 0").reset_index(drop=True)
 
 
 def _means(rows: pd.DataFrame, value: str, *keys: str) -> pd.DataFrame:
@@ -124,16 +116,24 @@ def _slope(same: pd.DataFrame, measure: str) -> Estimate:
     return unit_mean(each, values.index.get_level_values("layer"), balanced=True)
 
 
+def way(units: pd.DataFrame, measure: str) -> float:
+    """How far the dense network's conv mean of a measure lies above that of random networks.
+
+    Published units, none of a random network, bring theirs as attrs["way"].
+    """
+    means = network_means(units, measure)
+    return units.attrs.get("way") or dense(means)[measure].mean() - random(means)[measure].mean()
+
+
 def measure_slopes(units: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """`slopes` of several measures, each in standard deviations of the dense network's live conv units.
 
-    Returns: measure, the columns of `slopes`, p (t test over seeds' slopes), p_holm (corrected for all rows).
+    Returns: measure and the columns of `slopes`.
     """
     spread = pick(dense(_live(units)), kind="conv")[list(measures)].std()
     found = [slopes(units.assign(**{m: units[m] / spread[m]}), m).assign(measure=m) for m in measures if spread[m] > 0]
     rows = pd.concat([slopes(units[:0], measures[0]).assign(measure=""), *found], ignore_index=True)
-    p = [float(stats.ttest_1samp(seeds, 0).pvalue) if len(seeds) > 1 else float("nan") for seeds in rows.seeds]
-    return rows.assign(p=p, p_holm=holm(p))[["measure", *rows.columns.drop("measure"), "p", "p_holm"]]
+    return rows[["measure", *rows.columns.drop("measure")]]
 
 
 # -------------------------------------------------------------------------------------------------- the same units
@@ -183,13 +183,3 @@ def examples(units: pd.DataFrame, measure: str) -> pd.DataFrame:
     ranked = pick(dense(_live(units)), kind="conv").dropna(subset=measure).sort_values(measure, ascending=False)
     half, last = len(ranked) // 2, len(ranked) - 1
     return ranked.iloc[sorted({0, 1, half, half + 1, last - 1, last} & set(range(len(ranked))))]
-
-
-def softmax_differences(softmax: pd.DataFrame, measure: str = "mis") -> pd.DataFrame:
-    """A measure of outputs ranked by probability minus ranked by logit: FIELDS, stimuli, value, low, high, over."""
-
-    def difference(rows: pd.DataFrame) -> Estimate:
-        wide = rows.pivot(index="unit", columns="output", values=measure)
-        return mean(wide.probability - wide.logit, "classes")
-
-    return by(softmax, [*FIELDS, "stimuli"], difference)

@@ -108,12 +108,12 @@ def _scan_images(pipeline: Pipeline) -> Any:
 
 
 def tolerated(pipeline: Pipeline) -> dict[str, float]:
-    """By layer, the rate of unstructured pruning that costs this layer alone no more than the tolerance."""
+    """By layer, the rate of unstructured pruning that costs this layer alone next to nothing."""
     from prunelens.pruning.rates import tolerated as read
 
     table = pd.concat([pipeline.get("sensitivity", block) for block in prunable(pipeline).block.unique()])
     table, dense = table[table.method == "unstructured_local"], pipeline.get("sensitivity_dense")["top1"]
-    return read(table, dense, pipeline.profile.sensitivity.tolerance)
+    return read(table, dense)
 
 
 # --------------------------------------------------------------------------------------------------------- networks
@@ -162,33 +162,19 @@ def _context(pipeline: Pipeline, network: "nn.Module", seed: int) -> "Context":
 
 @stage(version=3, reads=ARCHITECTURE, needs=(*DENSE_NETWORK, "variant", "method"))
 def pruned(pipeline: Pipeline, variant: Variant) -> Arrays:
-    """What a variant's masks take; the network itself is made anew when it is needed.
+    """Share of each prunable layer's weights that a variant's masks take: "sparsity" (layers,).
 
-    "sparsity" (prunable layers,): share of each layer's weights; "kernels" (outputs, inputs): share that is kept of
-    every kernel of the `example_layer`.
+    The network itself is made anew when it is needed.
     """
-    import torch
-
-    found = networks.dense(pipeline)
-    masks, layers = _prune(pipeline, variant, found, variant.rate), prunable(pipeline).layer
-    kept = [masks.get(f"{layer}.weight", torch.ones(1, 1, 1, 1)).float() for layer in layers]
-    example = kept[list(layers).index(example_layer(pipeline))]
-    return {
-        "sparsity": np.array([1 - mask.double().mean().item() for mask in kept]),
-        "kernels": example.mean((2, 3)).numpy(),
-    }
+    masks = _prune(pipeline, variant, networks.dense(pipeline), variant.rate)
+    kept = (masks.get(f"{layer}.weight") for layer in prunable(pipeline).layer)
+    return {"sparsity": np.array([0.0 if mask is None else 1 - mask.double().mean().item() for mask in kept])}
 
 
 def prunable(pipeline: Pipeline) -> pd.DataFrame:
     """The rows of the prunable layers in the table of layers."""
     layers = pipeline.get("layers")
     return layers[layers.prunable].reset_index(drop=True)
-
-
-def example_layer(pipeline: Pipeline) -> str:
-    """The prunable layer in the middle of the network."""
-    layers = prunable(pipeline).layer
-    return layers[len(layers) // 2]
 
 
 @stage(

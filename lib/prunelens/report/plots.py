@@ -4,7 +4,6 @@ A plot takes a tidy table, and a title that says what to see, and returns the fi
 itself says what they are in the figure's attribute `bars`, which reports add to the caption.
 """
 
-from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
@@ -17,8 +16,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from prunelens.analysis.estimates import Estimate, by, mean
 from prunelens.analysis.units import network_means
 from prunelens.report import style
-from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need, panels
-from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
+from prunelens.report.style import INK, PALE, Look, canvas, frame, interval, legend, need
+from prunelens.variants import DENSE, FIELDS, RETRAINED
 
 SEEDS = "Bars: 95 % interval (Student's t) over seeds, where there are several."
 LAYERS = "layer, labelled where a block begins"
@@ -27,7 +26,6 @@ LAYERS = "layer, labelled where a block begins"
 def estimates(
     table: pd.DataFrame,
     xlabel: str,
-    row: str = "row",
     panel: str = "panel",
     zero: float = 0.0,
     margin: float = 0.0,
@@ -37,14 +35,14 @@ def estimates(
 ) -> Figure:
     """Estimates with their 95 % intervals, a row each: the plot of all differences, slopes and correlations.
 
-    table: value, low, high; fields of networks, which give color and marker, and names where there is no column `row`.
+    table: value, low, high; fields of networks, which give color and marker, and names where there is no column row.
     Further columns: `panel` (a panel for each of its values), against (what was subtracted), seeds (values of single
     seeds, dots where the interval is over seeds), n. A single panel has the numbers beside it.
     zero: where a line is; margin: half the width of a grey band around it. shared: one scale for all panels; else there
     is a line only where the data are.
     """
     table = need(need(table, "value", "low", "high").dropna(subset="value"))
-    table = table.assign(_row=_rows(table, row), _panel=table[panel].map(style.label) if panel in table else "")
+    table = table.assign(_row=_rows(table), _panel=table[panel].map(style.label) if panel in table else "")
     rows, parts = list(table._row.unique()), list(table._panel.unique())
     labels = [fill(name, 40, break_on_hyphens=False) for name in rows]
     high = 0.65 + sum(0.13 + 0.14 * (1 + name.count("\n")) for name in labels)
@@ -72,14 +70,14 @@ def estimates(
     return figure
 
 
-def _rows(table: pd.DataFrame, row: str) -> list[str]:
+def _rows(table: pd.DataFrame) -> list[str]:
     """Names of rows; names of methods and measures in them become labels."""
-    if row not in table:
+    if "row" not in table:
         usual = {"True": "masked", **style.SCHEDULES}
         minus = [usual.get(name, style.label(name)) for name in table.get("against", ())]
         names = style.names(table)
         return [f"{name} \N{MINUS SIGN} {other}" for name, other in zip(names, minus, strict=True)] if minus else names
-    split = table[row].str.partition(",")
+    split = table["row"].str.partition(",")
     return [style.label(first) + comma + rest for first, comma, rest in split.itertuples(index=False)]
 
 
@@ -183,49 +181,17 @@ def _filling(look: Look) -> dict[str, object]:
     return {"facecolor": look.color, "edgecolor": "white", "linewidth": 0, "hatch": "///" if look.face else ""}
 
 
-def mask_images(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Which kernels of one conv are kept, a panel per method: (outputs, inputs), the share of a kernel in 0..1."""
-    figure, axes = panels(len(kernels), 4, 2.1, title, "input channel", "output channel")
-    for axis, (method, kept) in zip(axes, kernels.items(), strict=True):
-        picture = axis.imshow(kept, "Greys", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axis.set_title(fill(style.label(method), 80 // min(4, len(axes))))
-        axis.grid(False)
-    figure.colorbar(picture, ax=axes, label="kept share of the kernel", aspect=30)
-    return figure
-
-
-def layer_lines(table: pd.DataFrame, value: str, title: str = "") -> Figure:
-    """A value per layer in order of the forward pass, a panel per method; the others' lines are pale behind it.
-
-    table: fields, layer, position, `value`; block names the ticks.
-    """
-    groups = style.series(need(table, "method", "layer", "position", value))
-    means = [rows.groupby("position")[value].mean() for _, rows in groups]
-    figure, axes = panels(len(groups), 3, 1.55, title, LAYERS, style.label(value))
-    for axis, (look, _), course in zip(axes, groups, means, strict=True):
-        for other in means:
-            axis.plot(other, color="#D8D8D8", linewidth=0.8, zorder=1)
-        axis.plot(course, color=look.color, zorder=2)
-        axis.set_title(fill(look.label, 30), color=look.color)
-        axis.set_xticks(*style.block_ticks(table), fontsize=7)
-        axis.grid(False, axis="y")
-    return figure
-
-
 def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
-    """Share of the dense network's Top-1 that is left when one layer alone is pruned: a panel per method (and source).
+    """Share of the dense network's Top-1 that is left when one layer alone is pruned: a panel per method.
 
-    table: method, layer, position, rate, kept; source (such as "published"), where there are several scans.
+    table: method, layer, position, rate, kept.
     """
-    table = need(table, "method", "layer", "position", "rate", "kept")
-    several = ["source"] if "source" in table and table.source.nunique() > 1 else []
-    scans = list(table.groupby(["method", *several], sort=False))
+    scans = list(need(table, "method", "layer", "position", "rate", "kept").groupby("method", sort=False))
     figure, axes = canvas(1, len(scans), 5.6, title, sharey=True)
-    for axis, ((method, *source), rows) in zip(axes[0], scans, strict=True):
+    for axis, (method, rows) in zip(axes[0], scans, strict=True):
         grid = rows.pivot_table(index="position", columns="rate", values="kept")
-        grid = grid.reindex(sorted(table.position.unique()))
         picture = axis.imshow(grid, "viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title("\n".join([fill(style.label(method), 84 // len(scans)), *source]), fontsize=8)
+        axis.set_title(fill(style.label(method), 84 // len(scans)), fontsize=8)
         shown = range(0, grid.shape[1], -(-grid.shape[1] * len(scans) // 15))
         axis.set_xticks(shown, [f"{grid.columns[i]:g}" for i in shown], fontsize=7.5)
         axis.grid(False)
@@ -233,36 +199,11 @@ def sensitivity_maps(table: pd.DataFrame, title: str = "") -> Figure:
     axes[0, 0].set_yticks(grid.index.get_indexer(places), blocks)
     axes[0, 0].set_ylabel(LAYERS)
     figure.supxlabel("rate of the one layer that is pruned", fontsize=9)
-    figure.colorbar(picture, ax=axes, label="share of the dense Top-1 that is left", shrink=0.5, aspect=30)
+    figure.colorbar(picture, ax=axes, label=style.label("kept"), shrink=0.5, aspect=30)
     return figure
 
 
 # ---------------------------------------------------------------------------------------------------- what it costs
-
-
-def pareto(table: pd.DataFrame, cost: str = "pflops", title: str = "") -> Figure:
-    """Top-1 against a cost, a point per configuration (mean over seeds) and a panel per rate; dense networks in all.
-
-    table: fields, top1, `cost`. Grey steps join the pruned networks that no cheaper one beats.
-    """
-    dense, handles = need(table, *FIELDS, "top1", cost).method == DENSE, []
-    rates = sorted(table.rate[~dense].unique())
-    figure, axes = canvas(1, len(rates), 3.3, title, sharey=True)
-    for axis, rate in zip(axes[0], rates, strict=True):
-        for look, rows in style.series(table[dense | (table.rate == rate)]):
-            means = over_seeds(rows, cost, "top1")
-            interval(axis, means[cost], means, look)
-            handles.append(look._replace(line="none"))
-        front = table[~dense & (table.rate == rate)].groupby(CONFIGURATION)[[cost, "top1"]].mean()
-        front = front.groupby(cost).top1.max().cummax()
-        axis.step(front.index, front, where="post", color=INK, linewidth=4, alpha=0.15, zorder=0)
-        axis.set(title=f"rate {rate:g}", xlim=(0, 1.08 * table[cost].max()))
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-    axes[0, 0].set_ylabel(style.label("top1"))
-    figure.supxlabel(style.label(cost), fontsize=9)
-    legend(figure, handles)
-    figure.bars = SEEDS
-    return figure
 
 
 def speedups(table: pd.DataFrame, title: str = "") -> Figure:

@@ -20,6 +20,7 @@ from prunelens.store import atomic, write_text
 from prunelens.variants import FIELDS
 
 NUMBERS = ["value", "low", "high"]
+ROWS = 12  # of a table, that are shown
 FIGURE = """\
 <figure style="margin: 1em 0; max-width: 56em">
 <img src="data:image/{kind};base64,{data}" alt="{alt}" style="max-width: 100%; background: white">
@@ -77,14 +78,14 @@ class Report:
         plt.close(figure)
         return Shown(self.folder / f"{name}.{kinds[0]}", caption, alt)
 
-    def table(self, name: str, table: pd.DataFrame, columns: list[str] | None = None, rows: int = 12) -> Any:
+    def table(self, name: str, table: pd.DataFrame, columns: list[str] | None = None) -> Any:
         """Keep a table as NAME.csv and show its first rows and these columns, by default the first eight.
 
         Fields of networks are shown as one column `network`, and value, low and high as one column `estimate`.
         """
         write_text(self.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
         shown = readable(table)
-        shown = shown[columns or list(shown.columns[:8])].head(rows)
+        shown = shown[columns or list(shown.columns[:8])].head(ROWS)
         shown = shown.rename(columns={column: style.label(column) for column in shown})
         told = f"{len(shown)} of {len(table)} rows. " if len(shown) < len(table) else ""
         styler = shown.style.format(precision=3, na_rep="", escape="html").hide(axis="index")

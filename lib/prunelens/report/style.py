@@ -42,14 +42,13 @@ LABELS = {
     "rate": "nominal pruning rate",
     "conv_sparsity": "sparsity of the prunable conv weights",
     "total_sparsity": "sparsity of all parameters",
-    "sparsity": "sparsity of the layer",
     "top1": "Top-1 accuracy",
+    "kept": "share of the dense Top-1 accuracy that is left",
     "loss": "training loss (nats)",
     "epoch": "epoch of retraining",
-    "pflops": "compute of retraining (PFLOP)",
     "reached": "activation reached",
-    "like_top": "alike to the unit's top images",
-    "like_dense": "alike to the dense network's picture",
+    "like_top": "like the unit's top images, minus random ones",
+    "like_dense": "like the dense network's picture",
     "consistency": "alike over starts",
 }
 

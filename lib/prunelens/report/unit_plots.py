@@ -1,4 +1,4 @@
-"""Plots of units: how a measure is distributed, what becomes of the same units, blocks, classes.
+"""Plots of units: a measure against accuracy, by block, of the same units through pruning, and of classes.
 
 `measure` is the column that is plotted; its description gives label, limits and the line at chance.
 """
@@ -12,38 +12,6 @@ from matplotlib.figure import Figure
 from prunelens.report import style
 from prunelens.report.style import INK, PALE, canvas, frame, interval, legend, need, panels
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
-
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-BARS = (
-    "Thick bars: the middle half of the units; thin: the middle 80 %; circles: medians. Grey: those of the first row."
-)
-
-
-def distribution(units: pd.DataFrame, measure: str, title: str = "") -> Figure:
-    """How a measure is distributed over the live units of each network: middle half, middle 80 %, median.
-
-    units: fields, unit, alive, `measure`; seeds of one configuration are pooled. Dead units are counted at the edge.
-    """
-    units = need(units, *FIELDS, "unit", "alive", measure)
-    names = pd.Series(style.names(units), units.index)
-    figure, axes = canvas(1, 1, 0.6 + 0.24 * names.nunique(), title)
-    axis = axes[0, 0]
-    for y, (_, rows) in enumerate(units.groupby(names, sort=False)):
-        alive, color = rows.alive.astype(bool), style.look(rows.iloc[0]).color
-        low, quarter, half, most, high = rows[measure][alive].quantile(QUANTILES)
-        if y == 0:
-            axis.axvspan(quarter, most, color=INK, alpha=0.07, linewidth=0)
-            axis.axvline(half, color=INK, linewidth=0.8, alpha=0.5)
-        axis.plot([low, high], [y, y], color=color, linewidth=1.5)
-        axis.plot([quarter, most], [y, y], color=color, linewidth=6, solid_capstyle="butt")
-        axis.plot(half, y, "o", color="white", markeredgecolor=INK, markersize=4.5, zorder=4)
-        words = f"{alive.sum():,} units" + (f", {(~alive).sum():,} dead" if not alive.all() else "")
-        axis.annotate(words, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=PALE)
-    axis.set(xlabel=style.label(measure), ylim=(names.nunique() - 0.4, -0.6))
-    axis.set_yticks(range(names.nunique()), [fill(name, 44) for name in names.unique()])
-    axis.grid(False, axis="y")
-    figure.bars = BARS
-    return figure
 
 
 def by_accuracy(table: pd.DataFrame, measure: str, title: str = "") -> Figure:

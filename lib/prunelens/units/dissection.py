@@ -11,6 +11,9 @@ from torch import Tensor
 from prunelens.images.imageset import sample
 from prunelens.units.recording import Recording
 
+IMAGES = 128  # stimuli that are looked at, equally many of each class
+QUANTILE = 0.9  # a unit's peaks are its activations above it; the paper's: .995
+
 Maps = Iterable[tuple[str, slice, Tensor]]
 
 
@@ -21,11 +24,10 @@ def overlaps(recording: Recording) -> dict[str, np.ndarray]:
     """
 
     def compute() -> dict[str, np.ndarray]:
-        chosen, stimuli = recording.settings, recording.stimuli
-        seen = sample(stimuli, min(chosen.dissection_images, len(stimuli)), recording.seed)
+        seen = sample(recording.stimuli, min(IMAGES, len(recording.stimuli)), recording.seed)
         masks = np.stack([np.asarray(seen.concepts[name]) for name in seen.concepts], axis=1)
         convs = recording.layers[:-1]
-        return dissect(lambda: recording.maps(convs, seen.images), masks, chosen.dissection_quantile)
+        return dissect(lambda: recording.maps(convs, seen.images), masks, QUANTILE)
 
     return recording.remember("dissection", compute)
 

@@ -112,22 +112,6 @@ def lifetime_sparseness(recording: Recording, layer: str) -> np.ndarray:
         return (1 - mean**2 / square) / (1 - 1 / len(values))
 
 
-@describe("redundancy", limits=(0, 1))
-def redundancy(recording: Recording, layer: str) -> np.ndarray:
-    """Largest absolute Pearson correlation with another unit of the layer, 0..1; NaN for the only live unit."""
-    values = recording.activations[layer]
-    deviations = values - values.mean(axis=0, dtype=np.float64)
-    sizes = np.linalg.norm(deviations, axis=0)
-    live = np.ptp(values, axis=0) > 0
-    unit = (deviations / np.where(live, sizes, np.inf)).astype(np.float32)
-    largest = np.empty(unit.shape[1])
-    for start in range(0, len(largest), _CHUNK):
-        rows = np.abs(unit[:, start : start + _CHUNK].T @ unit)
-        rows[np.arange(len(rows)), start + np.arange(len(rows))] = 0
-        largest[start : start + _CHUNK] = rows.max(axis=1)
-    return np.where(live & (live.sum() > 1), largest.clip(0, 1), np.nan)
-
-
 @describe("concept selectivity", limits=(0, 1), needs=("concepts",))
 def concept_selectivity(recording: Recording, layer: str) -> np.ndarray:
     """2 |AUC - .5| of the concept that a unit tells best, 0..1: the truth that other measures are judged by.

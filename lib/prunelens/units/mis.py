@@ -7,8 +7,8 @@ Interpretability at Scale Without Humans", NeurIPS 2024):
     margin_i = [s(q+, E+) - s(q+, E-)] - [s(q-, E+) - s(q-, E-)]
     MIS = mean_i sigmoid(margin_i / T);   2-AFC accuracy = mean_i [margin_i > 0]     over N tasks
 
-All functions work on one layer: `top` and `bottom` are (units, k) image indices, most extreme first (see
-`extremes.extremes`); `embeddings` are (n, D), one row per image.
+All functions work on one layer: `top` and `bottom` are (units, k) image indices, most extreme first, ties broken at
+random (see `extremes.extremes`); `embeddings` are (n, D), one row per image.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from prunelens.units.extremes import LARGE
+LARGE = 20_000  # images: inner products of the pairs of more would not fit into memory
 
 
 class Tasks(NamedTuple):
@@ -90,7 +90,8 @@ def margins(
             f"{len(table)} images are too few: {n_tasks} tasks of {n_explanations} explanations need "
             f"2 x {n_tasks} x ({n_explanations} + 1) = {2 * needed}"
         )
-    _require_extremes(top, bottom, needed)
+    if min(top.shape[1], bottom.shape[1]) < needed:
+        raise ValueError(f"{needed} extremes a unit are needed, found {top.shape[1]} top, {bottom.shape[1]} bottom")
     chosen = tasks(len(top), n_tasks, n_explanations, seed, layer)
     plus, minus = top[:, chosen.queries], bottom[:, chosen.queries]
     e_plus = np.take_along_axis(top[:, None], chosen.top, axis=2)  # (units, N, K)
@@ -103,37 +104,6 @@ def margins(
         images = (torch.from_numpy(a[start : start + chunk]).to(table.device) for a in (plus, minus, e_plus, e_minus))
         found[start : start + chunk] = scale * (_pairs if look_up else _means)(table, *images).cpu().numpy()
     return found
-
-
-def picture_margins(
-    top: np.ndarray,
-    bottom: np.ndarray,
-    embeddings: np.ndarray | torch.Tensor,
-    exciting: np.ndarray,
-    inhibiting: np.ndarray,
-    n_tasks: int = 20,
-    n_explanations: int = 9,
-    scale: float = 1.0,
-) -> np.ndarray:
-    """Margins of tasks whose explanations are a unit's pictures (feature visualizations), (units, N) float32.
-
-    The queries q+ and q- are those of `margins`; E+ are the unit's exciting pictures, E- its inhibiting ones: their
-    embeddings are (units, pictures, D) each, of the same space as `embeddings`. Borowski et al., "Exemplary natural
-    images explain CNN activations better than state-of-the-art feature visualization" (ICLR 2021), asked humans so.
-    Raises ValueError for too few extremes, or an embedding that is not finite.
-    """
-    table = finite(embeddings)
-    _require_extremes(top, bottom, n_tasks * (n_explanations + 1))
-    asked = tasks(1, n_tasks, n_explanations).queries
-    plus, minus = (table[torch.from_numpy(ranked[:, asked])] for ranked in (top, bottom))
-    shown = [finite(pictures.reshape(-1, table.shape[1])).view(pictures.shape) for pictures in (exciting, inhibiting)]
-    difference = (shown[0].mean(1) - shown[1].mean(1))[:, None]
-    return scale * ((plus - minus) * difference).sum(-1).numpy()
-
-
-def _require_extremes(top: np.ndarray, bottom: np.ndarray, needed: int) -> None:
-    if min(top.shape[1], bottom.shape[1]) < needed:
-        raise ValueError(f"{needed} extremes a unit are needed, found {top.shape[1]} top, {bottom.shape[1]} bottom")
 
 
 def _means(

@@ -7,63 +7,46 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from prunelens.units import mis
-
 
 class Drawn(NamedTuple):
     """A network's pictures of some units.
 
-    exciting, inhibiting: embeddings of the pictures (units, starts, D). objective, excited: of the exciting ones
-    (units, starts). top, bottom: indices of the unit's extreme stimuli (units, k), and its activations on the most and
-    least activating one, most and least (units,). alive: (units,) bool.
+    embeddings: of the pictures (units, starts, D). objective, excited: of the pictures (units, starts). top: indices of
+    the unit's K most activating stimuli (units, K). most, least: its activations on the most and the least activating
+    one (units,). alive: (units,) bool.
     """
 
-    exciting: np.ndarray
-    inhibiting: np.ndarray
+    embeddings: np.ndarray
     objective: np.ndarray
     excited: np.ndarray
     top: np.ndarray
-    bottom: np.ndarray
     most: np.ndarray
     least: np.ndarray
     alive: np.ndarray
 
 
-def quality(
-    drawn: Drawn, dense: Drawn, stimuli: np.ndarray, temperature: float, tasks: int, explanations: int, scale: float,
-    seed: int,
-) -> pd.DataFrame:  # fmt: skip
+def quality(drawn: Drawn, dense: Drawn, stimuli: np.ndarray, seed: int) -> pd.DataFrame:
     """Judge a network's pictures: a row per unit, NaN where it is dead.
 
     stimuli: embeddings (n, D) in the space of the pictures'; dense: the same units in the dense network.
     Columns: alive; excited: share of starts from which the unit could be excited. reached: the mean objective where 0
-    is the unit's least and 1 its most activating stimulus. Mean cosines of the exciting pictures: like_top, like_bottom
-    and like_random with the K most and least activating stimuli and K random ones, consistency among the pictures of
-    one unit, like_dense with the dense network's pictures of the unit if it lives there (both from different starts),
-    dense_consistency: the dense network's own. picture_mis, picture_two_afc, picture_margin: of tasks whose
-    explanations are the pictures.
+    is the unit's least and 1 its most activating stimulus. like_top: mean cosine of the pictures with the K most
+    activating stimuli, minus that with K random ones. consistency: that among the pictures of one unit. like_dense:
+    that with the dense network's pictures of the unit, if it lives there, minus that of these among each other; both
+    are of different starts.
     """
-    random = np.random.default_rng(seed).choice(len(stimuli), explanations, replace=False)
-    margins = mis.picture_margins(
-        drawn.top, drawn.bottom, stimuli, drawn.exciting, drawn.inhibiting, tasks, explanations, scale
-    )
+    random = np.random.default_rng(seed).choice(len(stimuli), drawn.top.shape[1], replace=False)
+    of_random = stimuli[random][None].repeat(len(drawn.top), axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         reached = (drawn.objective.mean(1) - drawn.least) / (drawn.most - drawn.least)
-    like_dense = np.where(dense.alive, consistency(drawn.exciting, dense.exciting), np.nan)
-    dense_consistency = np.where(dense.alive, consistency(dense.exciting), np.nan)
+    like_dense = consistency(drawn.embeddings, dense.embeddings) - consistency(dense.embeddings)
     table = pd.DataFrame(
         {
             "excited": drawn.excited.mean(1),
             "reached": reached,
-            "like_top": alikeness(drawn.exciting, stimuli[drawn.top[:, :explanations]]),
-            "like_bottom": alikeness(drawn.exciting, stimuli[drawn.bottom[:, :explanations]]),
-            "like_random": alikeness(drawn.exciting, stimuli[random][None].repeat(len(drawn.top), axis=0)),
-            "consistency": consistency(drawn.exciting),
-            "like_dense": like_dense,
-            "dense_consistency": dense_consistency,
-            "picture_mis": mis.mis(margins, temperature),
-            "picture_two_afc": mis.two_afc_accuracy(margins),
-            "picture_margin": margins.mean(1),
+            "like_top": alikeness(drawn.embeddings, stimuli[drawn.top]) - alikeness(drawn.embeddings, of_random),
+            "consistency": consistency(drawn.embeddings),
+            "like_dense": np.where(dense.alive, like_dense, np.nan),
         }
     )
     table.loc[~drawn.alive] = np.nan

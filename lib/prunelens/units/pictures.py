@@ -2,8 +2,7 @@
 
 Olah et al., "Feature visualization" (Distill 2017). Objectives, image parameterization and transforms are lucent's;
 here many units and starts are one batch, on the network's own device, repeatable from a seed, with nothing left behind
-in the network or the global random states. Beyond lucent there are a second parameterization (`natural_spectrum`), an
-opacity, an end where the objective is flat, and help for units that a start does not excite. Not for several threads of
+in the network or the global random states, and units that a start does not excite get help. Not for several threads of
 a process: lucent keeps its device and its random numbers in globals.
 """
 
@@ -32,69 +31,48 @@ with warnings.catch_warnings():
 Unit = tuple[str, int]  # dotted layer name, and channel or output
 
 LEARNING_RATE = 0.05  # of Adam: lucent's, of Fourier coefficients
-PHASE_LEARNING_RATE = 0.3  # of phases, in radians
 CHUNK = 32  # images, at most, that are optimized at once: bounds the memory
 REDIRECTED = 16  # first steps in which a ReLU that blocks all gradients lets some through
 RESTARTS = 2  # other starts for units that one does not excite
-FLAT_STEPS, FLAT_GAIN = 64, 0.01  # an image is done that gains less than this share of its gain in these many steps
 
 
 class Pictures(NamedTuple):
     """RGB images of units, each from one or more starts, and what the unit does on them.
 
-    images: uint8 (units, starts, size, size, 3). opacity: uint8 (units, starts, size, size), 0 where no step's gradient
-    reached the image, 255 where most did. objective: float32 (units, starts), the unit's spatial mean on exactly this
-    image, untransformed. excited: bool (units, starts), the objective is better than the start's; no picture of a unit
-    where it is not. steps: int64 (units, starts), taken until the objective was flat.
+    images: uint8 (units, starts, size, size, 3). objective: float32 (units, starts), the unit's spatial mean on exactly
+    this image, untransformed. excited: bool (units, starts), the objective is above the start's; no picture of a unit
+    where it is not.
     """
 
     images: np.ndarray
-    opacity: np.ndarray
     objective: np.ndarray
     excited: np.ndarray
-    steps: np.ndarray
 
 
 class _Settings(NamedTuple):
     size: int
     steps: int
     starts: int
-    sign: int
-    spectrum: Tensor | None
 
 
-def draw(
-    network: nn.Module,
-    units: Sequence[Unit],
-    *,
-    size: int,
-    steps: int,
-    seed: int,
-    starts: int = 1,
-    sign: int = 1,
-    spectrum: Tensor | None = None,
-) -> Pictures:
-    """Optimize images for each unit, to raise (sign=1) or lower (sign=-1) its spatial mean activation.
+def draw(network: nn.Module, units: Sequence[Unit], *, size: int, steps: int, seed: int, starts: int = 1) -> Pictures:
+    """Optimize images for each unit, to raise its spatial mean activation.
 
     The activation is the layer's output: of a conv, before BatchNorm and ReLU. Adam moves the Fourier coefficients of a
-    color-decorrelated image, seen through random transforms; with a `spectrum` (see `natural_spectrum`) it moves their
-    phases alone. Start j of every unit and its transforms are drawn with seed + j: a picture follows from network, unit
-    and seed + j, not from other units or starts. Units listed layer by layer run fastest.
+    color-decorrelated image, seen through random transforms. Start j of every unit and its transforms are drawn with
+    seed + j: a picture follows from network, unit and seed + j, not from other units or starts. Units listed layer by
+    layer run fastest.
 
     In the first 16 steps a ReLU that would block the whole gradient of an image passes on what would raise its input
     (lucid's redirected gradient). A unit that a start does not excite gets up to two other ones, of seed + 1000 and
-    seed + 2000. An image is done after `steps`, or sooner when 64 steps gain less than 1 % of what it has gained.
+    seed + 2000.
 
     Raises:
-        ValueError: unknown or unused layer, index out of range, wrong sign, a spectrum of another size; all before any
-            optimization.
+        ValueError: unknown or unused layer, index out of range; before any optimization.
     """
-    if sign not in (1, -1):
-        raise ValueError(f"sign is {sign!r}, expected 1 (excite) or -1 (inhibit)")
-    if spectrum is not None and spectrum.shape != (3, size, size // 2 + 1):
-        raise ValueError(f"spectrum: expected (3, {size}, {size // 2 + 1}), found {tuple(spectrum.shape)}")
-    settings, each = _Settings(size, steps, starts, sign, spectrum), max(1, CHUNK // starts)
-    found = _blank(len(units), starts, size)
+    settings, each, shape = _Settings(size, steps, starts), max(1, CHUNK // starts), (len(units), starts)
+    images = np.zeros((*shape, size, size, 3), np.uint8)
+    found = Pictures(images, np.zeros(shape, np.float32), np.zeros(shape, bool))
     with _frozen(network):
         _check_units(network, units, size)
         for restart in range(RESTARTS + 1):
@@ -108,25 +86,6 @@ def draw(
     return found
 
 
-def natural_spectrum(images: np.ndarray, size: int) -> Tensor:
-    """Mean size of the Fourier coefficients of natural images, for `draw`: (n, h, w, 3) -> (3, size, size // 2 + 1).
-
-    The parameterization is that of Fel et al., "Unlocking feature visualization for deeper networks with magnitude
-    constrained optimization" (arXiv 2306.06805): pictures differ in their phases alone, so that no frequency can be
-    exaggerated. Coefficients are those of the logit of RGB in lucent's decorrelated colors, where `draw` draws; the
-    constant one, the mean color, keeps its sign.
-    """
-    batch = to_batch(images, "cpu")
-    if batch.shape[2:] != (size, size):
-        batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True)
-    decorrelate = torch.linalg.inv(_colors(batch.device))
-    values = _mix(torch.logit(batch.clamp(0.02, 0.98)), decorrelate)
-    coefficients = torch.fft.rfft2(values, norm="ortho")
-    spectrum = coefficients.abs().mean(0)
-    spectrum[:, 0, 0] = coefficients.real[:, :, 0, 0].mean(0)
-    return spectrum
-
-
 def responses(network: nn.Module, units: Sequence[Unit], images: np.ndarray) -> np.ndarray:
     """Activation of unit i on image i, averaged over space, as in `Pictures.objective`: float32 (units,)."""
     if not units:
@@ -138,43 +97,26 @@ def responses(network: nn.Module, units: Sequence[Unit], images: np.ndarray) -> 
 # ------------------------------------------------------------------------------------------------- optimization
 
 
-def _blank(units: int, starts: int, size: int) -> Pictures:
-    shape = (units, starts)
-    return Pictures(
-        np.zeros((*shape, size, size, 3), np.uint8), np.zeros((*shape, size, size), np.uint8),
-        np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, np.int64),
-    )  # fmt: skip
-
-
 def _optimize(network: nn.Module, units: Sequence[Unit], settings: _Settings, seed: int) -> Pictures:
     """One chunk of `draw`. Rows of the batch: start 0, 1, ... of the first unit, then of the second, ..."""
     rows = [unit for unit in units for _ in range(settings.starts)]
     layers, device = {layer for layer, _ in units}, _device(network)
     # A sum, not a mean: each image keeps the gradient it would have alone.
-    raised = [objectives.channel(layer, index, batch=i) for i, (layer, index) in enumerate(rows)]
-    loss = settings.sign * objectives.Objective.sum(raised)
+    loss = objectives.Objective.sum([objectives.channel(*unit, batch=i) for i, unit in enumerate(rows)])
     with _lucent_on(device):
-        parameter, image_f, learning_rate = _start(len(units), settings, seed)
+        parameter, image_f = _start(len(units), settings, seed)
         transform_f = _Transforms(settings, seed)
-        optimizer = torch.optim.Adam([parameter], lr=learning_rate)
+        optimizer = torch.optim.Adam([parameter], lr=LEARNING_RATE)
         before = _mean_activations(network, rows, to_batch(_rounded(image_f), device))
-        done = _Done(parameter, settings)
         for step in range(settings.steps):
             optimizer.zero_grad()
-            image = image_f()
-            image.retain_grad()
             with _redirected_relu() if step < REDIRECTED else nullcontext():
-                activations = _activations(network, layers, transform_f(image))
+                activations = _activations(network, layers, transform_f(image_f()))
                 loss(activations.__getitem__).backward()
             optimizer.step()
-            done.update(_means(activations, rows), image.grad)
-            if done.rows.all():
-                break
-        done.restore()
         images = _rounded(image_f)
     after = _mean_activations(network, rows, to_batch(images, device))
-    excited = settings.sign * (after - before) > 0
-    flat = images, done.opacity(), after, excited, done.steps.cpu().numpy()
+    flat = images, after, after > before
     return Pictures(*(array.reshape(len(units), settings.starts, *array.shape[1:]) for array in flat))
 
 
@@ -207,76 +149,18 @@ class _Transforms:
         return torch.stack(parts, 1).flatten(0, 1)
 
 
-class _Done:
-    """Which images' objectives are flat; their parameters stay as they were then, whatever the others still need."""
-
-    def __init__(self, parameter: Tensor, settings: _Settings) -> None:
-        rows, size, device = len(parameter), settings.size, parameter.device
-        self.parameter, self.kept, self.sign = parameter, parameter.detach().clone(), settings.sign
-        self.rows = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.steps = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.values: list[Tensor] = []
-        self.gradients = torch.zeros(rows, size, size, device=device)
-
-    def update(self, values: Tensor, gradient: Tensor) -> None:
-        """After a step: values (rows,) before it, the gradient (rows, 3, size, size) that it took."""
-        self.values.append(self.sign * values)
-        self.steps += ~self.rows
-        self.gradients += gradient.abs().mean(1) * ~self.rows[:, None, None]
-        if len(self.values) % FLAT_STEPS == 0 and len(self.values) >= 2 * FLAT_STEPS:
-            history = torch.stack(self.values)
-            now, then = history[-FLAT_STEPS:].mean(0), history[-2 * FLAT_STEPS : -FLAT_STEPS].mean(0)
-            flat = ~self.rows & (now - then <= FLAT_GAIN * (now - history[0]).abs())
-            self.kept[flat] = self.parameter.detach()[flat]
-            self.rows |= flat
-
-    def restore(self) -> None:
-        with torch.no_grad():
-            self.parameter[self.rows] = self.kept[self.rows]
-
-    def opacity(self) -> np.ndarray:
-        """Accumulated gradients, smoothed over 5 pixels: uint8 (rows, size, size), 255 from the 95th percentile on."""
-        smooth = F.avg_pool2d(self.gradients[:, None], 5, stride=1, padding=2, count_include_pad=False)[:, 0]
-        most = smooth.flatten(1).quantile(0.95, dim=1).clamp(min=1e-30)
-        return (smooth / most[:, None, None]).clamp(0, 1).mul(255).round().byte().cpu().numpy()
-
-
-def _start(units: int, settings: _Settings, seed: int) -> tuple[Tensor, Callable[[], Tensor], float]:
-    """What is optimized (units x starts rows), the images in [0, 1] that follow from it, and the learning rate."""
-    size, device = settings.size, spatial.device
-    drawn = []
+def _start(units: int, settings: _Settings, seed: int) -> tuple[Tensor, Callable[[], Tensor]]:
+    """The Fourier coefficients that are optimized (units x starts rows), and the images in [0, 1] that they give."""
+    drawn, size = [], settings.size
     for j in range(settings.starts):
         torch.default_generator.manual_seed(seed + j)  # torch.manual_seed would seed the GPUs too
-        if settings.spectrum is None:
-            drawn.append(spatial.fft_image([1, 3, size, size])[0][0].detach())
-        else:
-            drawn.append((torch.rand(1, 3, size, size // 2 + 1) * 2 * torch.pi).to(device))
+        drawn.append(spatial.fft_image([1, 3, size, size])[0][0].detach())
     start = torch.cat(drawn).repeat(units, *[1] * (drawn[0].ndim - 1))
-    colors = _colors(device)
-    if settings.spectrum is None:
-        [parameter], fft_f = spatial.fft_image([len(start), 3, size, size])
-        parameter.data.copy_(start)
-        return parameter, color.to_valid_rgb(lambda: _mix(fft_f(), colors)), LEARNING_RATE
-    phase, spectrum = start.requires_grad_(True), settings.spectrum.to(device)
-    moves = torch.ones_like(spectrum)
-    moves[:, 0, 0] = 0  # the mean color is a number, without a phase
-
-    def phase_f() -> Tensor:
-        angle = phase * moves
-        coefficients = torch.complex(spectrum * angle.cos(), spectrum * angle.sin())
-        return _mix(torch.fft.irfft2(coefficients, s=(size, size), norm="ortho"), colors)
-
-    return phase, color.to_valid_rgb(phase_f), PHASE_LEARNING_RATE
-
-
-def _colors(device: torch.device) -> Tensor:
-    """lucent's correlation of colors, which its to_valid_rgb(decorrelate=True) would move to any GPU there is."""
-    return torch.from_numpy(color.color_correlation_normalized).to(device)
-
-
-def _mix(image: Tensor, colors: Tensor) -> Tensor:
-    """Every pixel's channels times a matrix: (n, 3, h, w) -> (n, 3, h, w)."""
-    return (image.movedim(1, -1) @ colors.T).movedim(-1, 1)
+    [parameter], fft_f = spatial.fft_image([len(start), 3, size, size])
+    parameter.data.copy_(start)
+    # lucent's correlation of colors, which its to_valid_rgb(decorrelate=True) would move to any GPU there is.
+    colors = torch.from_numpy(color.color_correlation_normalized).to(spatial.device)
+    return parameter, color.to_valid_rgb(lambda: (fft_f().movedim(1, -1) @ colors.T).movedim(-1, 1))
 
 
 @torch.no_grad()
@@ -291,12 +175,8 @@ def _rounded(image_f: Callable[[], Tensor]) -> np.ndarray:
 def _mean_activations(network: nn.Module, units: Sequence[Unit], images: Tensor) -> np.ndarray:
     """Activation of unit i on image i, averaged over space: float32 (units,)."""
     with torch.no_grad():
-        activations = _activations(network, {layer for layer, _ in units}, images)
-    return _means(activations, units).cpu().numpy()
-
-
-def _means(activations: dict[str, Tensor], units: Sequence[Unit]) -> Tensor:
-    return torch.stack([activations[layer].detach()[i, index].mean() for i, (layer, index) in enumerate(units)])
+        found = _activations(network, {layer for layer, _ in units}, images)
+    return torch.stack([found[layer][i, index].mean() for i, (layer, index) in enumerate(units)]).cpu().numpy()
 
 
 class _LastLayerReached(Exception):

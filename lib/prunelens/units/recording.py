@@ -27,16 +27,13 @@ class Settings:
     """Numbers that measures depend on.
 
     tasks, explanations: of the MIS, N and K. scale: of the similarity, see `mis.margins`. temperature: of the MIS, in
-    units of margins; None: not known yet. dissection_images, dissection_quantile: see `dissection.overlaps`.
-    seed: of ties, tasks and samples.
+    units of margins; None: not known yet. seed: of ties, tasks and samples.
     """
 
     tasks: int = 20
     explanations: int = 9
     scale: float = 1.0
     temperature: float | None = None
-    dissection_images: int = 128
-    dissection_quantile: float = 0.9
     seed: int = 0
 
     @property
@@ -172,15 +169,8 @@ class Recording:
     @property
     def extremes(self) -> Arrays:
         """The N (K + 1) most and least activating stimuli of every unit, see `extremes.of_layers`."""
-        return self.remember("extremes", self._extremes)
-
-    def _extremes(self) -> Arrays:
-        k = self.settings.extremes
         keys = extremes.tie_keys(self.stimuli.names, self.seed)
-        if len(self.labels) <= extremes.LARGE:
-            return extremes.of_layers([(slice(0, len(self.labels)), self.activations)], k, keys)
-        batches = self._source.batches(self.stimuli.images)
-        return extremes.of_layers(((place, means) for place, means, _ in batches), k, keys)
+        return self.remember("extremes", lambda: extremes.of_layers(self.activations, self.settings.extremes, keys))
 
     @cached_property
     def top(self) -> Arrays:
@@ -225,6 +215,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over a network's outputs, (n, outputs) -> (n, outputs) float32 in 0..1, computed in float64.
 
-    Confident networks saturate it: float32 tells no probabilities between 1 - 6e-8 and 1 apart. See `extremes.tied`.
+    Confident networks saturate it: float32 tells no probabilities between 1 - 6e-8 and 1 apart.
     """
     return softmax(logits.astype(np.float64), axis=1).astype(np.float32)

@@ -4,7 +4,7 @@ Images are embedded once for the whole study. The built-ins:
 
 efficientnet_lite0: cosine of the pooled features of an ImageNet classifier.
 stlpips: minus the distance of AlexNet's features under human-calibrated weights (shift-tolerant LPIPS).
-dreamsim: cosine of ViT features tuned on human judgments; needs its weights and, for many images, a GPU.
+dreamsim: cosine of ViT features tuned on human judgments; an extra package and, for many images, a GPU.
 """
 
 import importlib.util
@@ -21,12 +21,6 @@ from torch import Tensor, nn
 from prunelens import registry
 from prunelens.images.imageset import to_batch
 
-# What the ensemble of DreamSim 0.2 reads, its torch.hub copy of DINO included.
-DREAMSIM_FILES = (
-    "dino_vitb16_pretrain.pth", "facebookresearch_dino_main", "checkpoints/dino_vitbase16_pretrain.pth",
-    "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar", "ensemble_lora",
-)  # fmt: skip
-
 
 class Similarity(Protocol):
     """How alike two images are: f(a, b) = scale * <embed(a), embed(b)> + terms that cancel in every margin.
@@ -41,27 +35,25 @@ class Similarity(Protocol):
         ...
 
 
-def load(name: str, download: bool = False) -> Similarity:
-    """Make the similarity of a built-in's name or an import path; download: the weights of DreamSim, where missing.
+def load(name: str) -> Similarity:
+    """Make the similarity of a built-in's name or an import path.
 
     Raises:
         ValueError: there is no such similarity.
         ImportError: a package is missing; names what to install.
-        FileNotFoundError: weights are missing; names the files and the folder where they belong.
     """
-    found = registry.find("similarity", name)
-    return found(download) if found is DreamSim else found()
+    return registry.find("similarity", name)()
 
 
-def check_similarity(name: str, download: bool = False) -> None:
+def check_similarity(name: str) -> None:
     """Load a similarity and embed two random images of 64 px.
 
     Raises:
-        ImportError, FileNotFoundError: as `load`.
+        ImportError: as `load`.
         ValueError: as `load`; or there is no finite row of floats for each image, or scale or temperature is no
             positive number.
     """
-    similarity = load(name, download)
+    similarity = load(name)
     for attribute, allowed in (("scale", "a positive number"), ("temperature", "a positive number or None")):
         value = getattr(similarity, attribute, None)
         if value is not None and not (isinstance(value, int | float) and value > 0):
@@ -231,19 +223,17 @@ class STLPIPS:
 
 @registry.describe("DreamSim")
 class DreamSim:
-    """Cosine of the embeddings of DreamSim's ensemble (Fu et al., NeurIPS 2023), which the published MIS compares."""
+    """Cosine of the embeddings of DreamSim's ensemble (Fu et al., NeurIPS 2023), which the published MIS compares.
+
+    The package fetches weights that PyTorch's hub folder does not have.
+    """
 
     scale, temperature = 1.0, 0.16
     input_size = 224
 
-    def __init__(self, download: bool = False) -> None:
-        self.folder, self.download = Path(torch.hub.get_dir()), download
+    def __init__(self) -> None:
         if importlib.util.find_spec("dreamsim") is None:
             raise ImportError("dreamsim needs `pip install 'dreamsim>=0.2.1'`")
-        missing = [file for file in DREAMSIM_FILES if not (self.folder / file).exists()]
-        if missing and not download:
-            files, key = ", ".join(missing), "interpretability.download"
-            raise FileNotFoundError(f"dreamsim needs {files} in {self.folder}: copy them there or set {key}")
 
     def embed(self, images: np.ndarray, batch_size: int, device: str | torch.device = "cpu") -> np.ndarray:
         """(n, height, width, 3) uint8 -> (n, 1792) float32 of unit length."""
@@ -259,16 +249,16 @@ class DreamSim:
         """The package's model, made anew for each device: it remembers its first one."""
         from dreamsim import dreamsim
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        load = torch.hub.load
+        folder, load = Path(torch.hub.get_dir()), torch.hub.load
+        folder.mkdir(parents=True, exist_ok=True)
 
         def load_local(repository: str, model: str) -> nn.Module:
-            """torch.hub.load would ask GitHub for the name of the default branch."""
-            copy = f"{repository.removesuffix(':main').replace('/', '_')}_main"
-            return load(str(self.folder / copy), model, source="local")
+            """Of a repository that is there, without a look at GitHub; a machine of a cluster may be offline."""
+            copy = folder / f"{repository.removesuffix(':main').replace('/', '_')}_main"
+            return load(str(copy), model, source="local") if copy.exists() else load(repository, model)
 
-        with mock.patch.object(torch.hub, "load", load if self.download else load_local):
-            return dreamsim(device=device, cache_dir=str(self.folder), dreamsim_type="ensemble")[0]
+        with mock.patch.object(torch.hub, "load", load_local):
+            return dreamsim(device=device, cache_dir=str(folder), dreamsim_type="ensemble")[0]
 
 
 efficientnet_lite0, stlpips, dreamsim = EfficientNetLite0, STLPIPS, DreamSim  # the names of the built-ins

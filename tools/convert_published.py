@@ -47,12 +47,6 @@ SERIES = {  # method, schedule, optimizer, epochs
     "Local Structured iterative 4x50 epochs": ("structured_l1", "iterative", "SGD", 50),
 }
 PLACEHOLDER = 0.7  # stands for the three networks of the iterative series that were not scored
-SCANS = {
-    "data_u_l_l1": "unstructured_l1",
-    "data_u_l_r": "unstructured_random",
-    "data_u_g_l1": "global_unstructured_l1",
-}
-SCAN_LINE = re.compile(r"(?:Module: (?P<layer>\S+), )?Pruning Rate: (?P<rate>[\d.]+), Accuracy: (?P<top1>[\d.e-]+)")
 LOG_LINE = re.compile(
     r"Actual Pruning Rate: (?P<sparsity>[\d.]+)"
     r"|Accuracy after pruning.*: +(?P<pruned>[\d.e-]+)"
@@ -66,9 +60,8 @@ def convert(source: str | Path, out: str | Path) -> dict[str, int]:
     """Write the published tables found in the authors' files; returns the number of rows of each.
 
     Reads, anywhere under `source`: per-unit scores (``machine_interpretability_*.pkl``), the plotted network means
-    (``interpret_plot.py``), the layer scans (``plot-string.py``), and the logs of one-shot retraining
-    (``slurm-*.out``). A table without a source is not written. The scans of structured pruning and of connection
-    sparsity, and the curves of runs without published logs, are not in these files.
+    (``interpret_plot.py``), and the logs of one-shot retraining (``slurm-*.out``). A table without a source is not
+    written. The curves of runs without published logs are not in these files.
 
     Raises:
         NotADirectoryError: `source` is no folder.
@@ -83,7 +76,6 @@ def convert(source: str | Path, out: str | Path) -> dict[str, int]:
         "unit_mis": units,
         "mean_mis": _plotted_means(source),
         "retraining_curves": _curves(source),
-        "sensitivity": _scans(source),
     }
     written = {name: table for name, table in tables.items() if len(table)}
     if not written:
@@ -169,19 +161,6 @@ def _plotted_means(source: Path) -> pd.DataFrame:
             if name in series and rate > 0
         ]
         return pd.DataFrame([unpruned, *rows], columns=columns)
-    return pd.DataFrame()
-
-
-def _scans(source: Path) -> pd.DataFrame:
-    for path in sorted(source.rglob("plot-string.py")):
-        rows = [
-            {"method": SCANS[name], "layer": line["layer"] or "all", "rate": float(line["rate"]),
-             "top1": float(line["top1"])}
-            for name, text in _literals(path).items()
-            if name in SCANS
-            for line in SCAN_LINE.finditer(text)
-        ]  # fmt: skip
-        return pd.DataFrame(rows)
     return pd.DataFrame()
 
 

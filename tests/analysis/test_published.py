@@ -83,7 +83,7 @@ def test_in_our_words_only_retrained_connection_sparsity_is_unmasked() -> None:
     assert published.in_our_words(runs).masked.tolist() == [True, True, True, False, False, True]
 
 
-def test_in_our_words_of_the_layer_scans() -> None:
+def test_in_our_words_of_a_table_without_networks() -> None:
     theirs = ["global_unstructured_l1", "connection_sparsity_l1", "structured_l1", "structured_l2"]
     scan = pd.DataFrame({"method": theirs, "layer": "inception3a.branch1.conv", "rate": 0.1, "top1": 0.7})
     ours = published.in_our_words(scan)

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from prunelens import registry
 from prunelens.images.imageset import to_batch
 from prunelens.networks import architectures
 from prunelens.networks.architecture import Architecture, unit_layers
 from prunelens.networks.hooks import evaluating
-from prunelens.units import extremes, mis, similarities
+from prunelens.units import extremes, mis
 from prunelens.units.recording import RECORDING_BATCH, NetworkSource
 
 TASKS, EXPLANATIONS, STIMULI, FEATURES = 20, 9, 4000, 1280
@@ -85,7 +86,7 @@ def scoring(widths: dict[str, int], device: str) -> None:
     print(f"  margins per unit: {show(fast, 1e3)} ms, {show(once, 1e3)} ms were the gram made for one network alone")
     print(f"  pair by pair, embeddings known: {show(slow, 1e3)} ms, {times(slow, fast)}, or {times(slow, once)}")
 
-    metric = similarities.load("efficientnet_lite0")
+    metric = registry.find("similarity", "efficientnet_lite0")()
     pair = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     pairs = 4 * EXPLANATIONS * PAIRWISE_TASKS
     slow = best(lambda: [metric.embed(pair, 2, device) for _ in range(pairs)], device) * TASKS / PAIRWISE_TASKS

@@ -15,7 +15,6 @@ from report_examples import DESCRIPTIONS, make_accuracies
 
 from prunelens.report import Report, plots, style
 from prunelens.report.report import readable
-from prunelens.report.text import listing
 from prunelens.variants import Variant
 
 
@@ -145,10 +144,6 @@ def test_a_report_registers_its_looks(tmp_path: Path) -> None:
     style.register({})
     report(tmp_path)
     assert style.look({"method": "structured_l1"}).label == "structured, L1"
-
-
-def test_listing() -> None:
-    assert [listing(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
 
 
 def test_the_report_imports_no_torch() -> None:

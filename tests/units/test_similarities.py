@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunelens import registry
-from prunelens.units.similarities import Similarity, check_similarity, compress, halve, load
+from prunelens.units.similarities import Similarity, check_similarity, compress, halve
 
 LITE0_LARGEST = [576, 39, 804, 343, 1093]
 LITE0_VALUES = [0.2757, 0.2546, 0.2286, 0.2283, 0.1937]
@@ -25,12 +25,12 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def lite0() -> Similarity:
-    return load("efficientnet_lite0")
+    return registry.find("similarity", "efficientnet_lite0")()
 
 
 @pytest.fixture(scope="module")
 def stlpips() -> Similarity:
-    return load("stlpips")
+    return registry.find("similarity", "stlpips")()
 
 
 def test_built_ins_are_classes_found_by_name_and_described() -> None:
@@ -39,7 +39,7 @@ def test_built_ins_are_classes_found_by_name_and_described() -> None:
         found = registry.find("similarity", name)
         assert isinstance(found, type) and registry.description(found, name).label
     with pytest.raises(ValueError, match=r"similarity ssim: unknown, .*efficientnet_lite0, stlpips, dreamsim"):
-        load("ssim")
+        registry.find("similarity", "ssim")()
 
 
 # ---------------------------------------------------------------------------------------- EfficientNet-lite0
@@ -161,7 +161,9 @@ def own(monkeypatch: pytest.MonkeyPatch) -> type[MeanColor]:
 
 def test_a_similarity_of_ones_own_needs_embed_alone(own: type[MeanColor], images: np.ndarray) -> None:
     check_similarity("own.Mine")
-    np.testing.assert_array_equal(load("own.Mine").embed(images, 4, "cpu"), images.mean((1, 2)))
+    np.testing.assert_array_equal(
+        registry.find("similarity", "own.Mine")().embed(images, 4, "cpu"), images.mean((1, 2))
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def fake_dreamsim(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 def test_dreamsim_embeds_from_local_files(fake_dreamsim: list[dict], hub: Path, images: np.ndarray) -> None:
     (hub / "facebookresearch_dino_main").mkdir()
-    chosen = load("dreamsim")
+    chosen = registry.find("similarity", "dreamsim")()
     rows = chosen.embed(images, 6, "cpu")  # the last batch is a batch of one
     assert rows.shape == (7, 3)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
@@ -317,7 +319,7 @@ def test_dreamsim_embeddings_give_the_packages_own_distances(
     from dreamsim import dreamsim
 
     images = np.random.default_rng(0).integers(0, 256, (4, 7, 7, 3), dtype=np.uint8).repeat(32, 1).repeat(32, 2)
-    rows = load("dreamsim").embed(images, 3, "cpu")
+    rows = registry.find("similarity", "dreamsim")().embed(images, 3, "cpu")
     assert rows.shape == (4, 48 + 512 + 512)
     monkeypatch.setattr(torch.hub, "load", partial(load_from_folder, torch.hub.load, real_dreamsim))
     metric, _ = dreamsim(device="cpu", cache_dir=str(real_dreamsim), dreamsim_type="ensemble")

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from prunelens.analysis.estimates import Estimate
 from prunelens.registry import Description
 from prunelens.report import style
-from prunelens.report.text import listing
 from prunelens.store import atomic, write_text
 from prunelens.variants import FIELDS
 
@@ -120,7 +119,8 @@ def _bars(table: pd.DataFrame) -> str:
     over = list(dict.fromkeys(table.over[table.low.notna()] if "low" in table else table.over))
     if len(over) > 1:
         over = list(dict.fromkeys(re.sub(r"^[\d,]+ |, .*", "", one).removesuffix("s") + "s" for one in over))
-    return f"Bars: 95 % interval over {listing(over, 'or')}." if over else ""
+    words = " or ".join(filter(None, [", ".join(over[:-1]), *over[-1:]]))
+    return f"Bars: 95 % interval over {words}." if over else ""
 
 
 def _alternative(figure: Figure) -> str:

@@ -38,12 +38,14 @@ SCHEDULES = {
 }
 DASHES = {"iterative": "--", "recalibrated": "-."}
 LOOK = {"method": DENSE, "schedule": "one_shot", "masked": True, "weights": "trained"}  # fields that give the look
+# Of columns, for axes, headings and captions; methods and measures bring theirs in `@describe`.
+TOP1 = "Top-1 accuracy"
 LABELS = {
     "rate": "nominal pruning rate",
     "conv_sparsity": "sparsity of the prunable conv weights",
     "total_sparsity": "sparsity of all parameters",
-    "top1": "Top-1 accuracy",
-    "kept": "share of the dense Top-1 accuracy that is left",
+    "top1": TOP1,
+    "kept": f"share of the dense network's {TOP1} that is left",
     "loss": "training loss (nats)",
     "epoch": "epoch of retraining",
     "reached": "activation reached",

@@ -35,25 +35,15 @@ class Similarity(Protocol):
         ...
 
 
-def load(name: str) -> Similarity:
-    """Make the similarity of a built-in's name or an import path.
-
-    Raises:
-        ValueError: there is no such similarity.
-        ImportError: a package is missing; names what to install.
-    """
-    return registry.find("similarity", name)()
-
-
 def check_similarity(name: str) -> None:
     """Load a similarity and embed two random images of 64 px.
 
     Raises:
-        ImportError: as `load`.
-        ValueError: as `load`; or there is no finite row of floats for each image, or scale or temperature is no
-            positive number.
+        ImportError: a package is missing; names what to install.
+        ValueError: there is no such similarity, or no finite row of floats for each image; or scale or temperature is
+            no positive number.
     """
-    similarity = load(name)
+    similarity = registry.find("similarity", name)()
     for attribute, allowed in (("scale", "a positive number"), ("temperature", "a positive number or None")):
         value = getattr(similarity, attribute, None)
         if value is not None and not (isinstance(value, int | float) and value > 0):

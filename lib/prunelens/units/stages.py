@@ -52,10 +52,8 @@ def embeddings(pipeline: Pipeline, subject: None) -> Arrays:
 
 
 def _similarity(pipeline: Pipeline) -> Any:
-    from prunelens.units import similarities
-
     name = pipeline.profile.interpretability.similarity
-    return pipeline.remember("similarity", lambda: similarities.load(name))
+    return pipeline.remember("similarity", lambda: registry.find("similarity", name)())
 
 
 @stage(form="json", needs=("stimulus_images",), subject="")

@@ -287,10 +287,9 @@ class Study:
     # ---------------------------------------------------------------------------------------------------- tables
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that claims are judged by: accuracy, epochs, units and classes."""
+        """The tables that claims are judged by: accuracy, units and classes."""
         return {
             "accuracy": self.accuracy(self.everything),
-            "epochs": self.epochs(),
             "units": self.units(),
             "classes": self.class_accuracy(),
         }

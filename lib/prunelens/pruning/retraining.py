@@ -33,9 +33,15 @@ class Step(NamedTuple):
 
 
 def steps(rate: float, epochs: int, n: int) -> list[Step]:
-    """Split a schedule into ``n`` steps that prune the same share of what is left; the first get surplus epochs."""
-    rates = [1 - (1 - rate) ** ((step + 1) / n) for step in range(n - 1)] + [rate]
-    return [Step(rates[step], epochs // n + (step < epochs % n)) for step in range(n)]
+    """Split a schedule into ``n`` steps that prune the same share of what is left.
+
+    The last has an equal share of the epochs, at least a third, as nothing repairs the last mask after it; of the
+    others the first get surplus epochs.
+    """
+    last = -(-epochs // min(n, 3))
+    shares = [(epochs - last) // (n - 1) + (step < (epochs - last) % (n - 1)) for step in range(n - 1)]
+    rates = [1 - (1 - rate) ** ((step + 1) / n) for step in range(n - 1)]
+    return [Step(*each) for each in zip([*rates, rate], [*shares, last], strict=True)]
 
 
 def retrain(

@@ -188,7 +188,8 @@ class Study:
     def epochs(self, chosen: Chosen = None) -> pd.DataFrame:
         """The course of retraining: a row per network and epoch, epoch 0 being the network as it was pruned first.
 
-        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, and those of `accuracy`.
+        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, bfloat16 (whether it ran in
+        that precision), and those of `accuracy`.
         """
         chosen = self.retrained if chosen is None else list(chosen)
         self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))

@@ -307,6 +307,7 @@ def test_the_table_has_a_row_for_every_epoch_and_what_validation_says(small: Any
     assert epochs["epoch"].tolist() == [1, 2]
     assert epochs["learning_rate"].tolist() == pytest.approx([0.02, 0.018])
     assert ((epochs["train_top1"] >= 0) & (epochs["train_top1"] <= 1)).all() and (epochs["seconds"] > 0).all()
+    assert not epochs["bfloat16"].any()
     for name, value in validate(network).items():
         np.testing.assert_array_equal(epochs[name][-1], value)
     assert epochs["right"].shape == epochs["of"].shape == (2, 100) and epochs["right"].dtype == np.int64
@@ -363,3 +364,10 @@ def test_recalibration_moves_batchnorm_statistics_alone_and_repairs_them(googlen
 def test_recalibration_needs_batchnorm(bvlc: Any) -> None:
     with pytest.raises(ValueError, match="BVLCGoogLeNet has no BatchNorm"):
         retraining.recalibrate(bvlc.fresh(), TRAIN, RECIPE, 0, "cpu")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_the_epochs_say_which_precision_ran(googlenet: Any, monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    found = Case(googlenet, epochs=1, precision="bfloat16").run(validate=lambda network: {})
+    assert found["epoch/bfloat16"].tolist() == [able]

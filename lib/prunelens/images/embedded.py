@@ -6,6 +6,7 @@ textures, each printed in one of a few pairs of inks. The class takes two cues, 
 disjoint blocks of every photograph.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -67,7 +68,7 @@ def compose(n: int, size: int, split: str, seed: int) -> ImageSet:
         opacity = shape_opacity(SHAPES[drawn["shape"]], size, rng)
         background = _patch(drawn["background"], drawn["background_tint"], size, split, rng)
         filling = _patch(drawn["filling"], drawn["filling_tint"], size, split, rng)
-        images[i] = np.rint(background + opacity[..., None] * (filling - background))
+        images[i] = background + opacity[..., None] * (filling - background) + 0.5
         masks[i] = opacity > 0.5
         for name, value in drawn.items():
             factors[name][i] = value
@@ -125,44 +126,47 @@ def _draw_factors(rng: np.random.Generator, background: int, shape: int) -> dict
 def shape_opacity(shape: str, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """How far a shape of random place, scale and rotation covers each pixel: (size, size), 0..1."""
     radius = rng.uniform(0.2, 0.36)
-    center = rng.uniform(radius, 1 - radius, 2)
+    top, left = rng.uniform(radius, 1 - radius, 2).tolist()
     turn = rng.uniform(0, 2 * np.pi)
-    fine = size * _FINER
-    y, x = (np.mgrid[:fine, :fine] + 0.5) / fine
-    y, x = (y - center[0]) / radius, (x - center[1]) / radius
-    inside = _inside(shape, np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y)
-    return inside.reshape(size, _FINER, size, _FINER).mean((1, 3), dtype=np.float32)
+    cos, sin = math.cos(turn), math.sin(turn)  # Python's numbers keep single precision
+    place = (np.arange(size * _FINER, dtype=np.float32) + 0.5) / (size * _FINER)
+    y, x = (place[:, None] - top) / radius, (place - left) / radius
+    inside = _inside(shape, cos * x - sin * y, sin * x + cos * y)
+    parts = [inside[row::_FINER, column::_FINER] for row in range(_FINER) for column in range(_FINER)]
+    return np.sum(parts, axis=0, dtype=np.float32) / len(parts)
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which points lie in a shape of about radius 1 around the origin."""
-    distance, angle = np.hypot(x, y), np.arctan2(y, x)
     match shape:
         case "bar":
             return (abs(x) < 0.95) & (abs(y) < 0.4)
         case "circle":
-            return distance < 0.85
+            return np.hypot(x, y) < 0.85
         case "crescent":
-            return (distance < 0.95) & (np.hypot(x - 0.45, y) > 0.7)
+            return (np.hypot(x, y) < 0.95) & (np.hypot(x - 0.45, y) > 0.7)
         case "cross":
             return (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95)
         case "flower":
-            return distance < 0.7 + 0.28 * np.cos(5 * angle)
+            return np.hypot(x, y) < 0.7 + 0.28 * np.cos(5 * np.arctan2(y, x))
         case "heart":
             u, v = 1.2 * x, 1.2 * y + 0.1
             return (u**2 + v**2 - 0.8) ** 3 < 2 * u**2 * v**3
         case "ring":
-            return (distance < 1) & (distance > 0.55)
+            return abs(np.hypot(x, y) - 0.775) < 0.225
         case "square":
             return np.maximum(abs(x), abs(y)) < 0.75
         case "star":
-            sector = 2 * np.pi / 5
-            bent = abs(angle % sector - sector / 2)
-            return distance * np.cos(bent - 0.35 * np.pi) < 0.36
+            return np.hypot(x, y) * np.cos(abs(_angle(x, y, 5)) - 0.35 * np.pi) < 0.36
         case "triangle":
-            sector = 2 * np.pi / 3
-            return distance * np.cos(angle % sector - sector / 2) < 0.5
+            return np.hypot(x, y) * np.cos(_angle(x, y, 3)) < 0.5
     raise ValueError(f"shape: found {shape!r}, expected one of {SHAPES}")
+
+
+def _angle(x: np.ndarray, y: np.ndarray, sectors: int) -> np.ndarray:
+    """Angles from the middle of the sector of a circle in which a point lies."""
+    width = 2 * np.pi / sectors
+    return np.arctan2(y, x) % width - width / 2
 
 
 def _patch(texture: int, tint: int, size: int, split: str, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -69,7 +69,8 @@ def retrain(
 
     Returns what `pack` does. Columns of the epochs: epoch (from 1, over all steps), step (from 0), step_rate,
     learning_rate (at first), loss (nats) and train_top1 (running, on augmented images), seconds (without validation),
-    and what ``validate`` returned. FloatingPointError: the loss is no longer finite.
+    bfloat16 (whether it ran in that precision: not every processor can), and what ``validate`` returned.
+    FloatingPointError: the loss is no longer finite.
     """
     device = torch.device(device)
     network.to(device)
@@ -146,7 +147,8 @@ class _Trainer:
         if not np.isfinite(loss):
             raise FloatingPointError(f"{label}: the loss is {loss}; lower the learning rate")
         seconds = time.perf_counter() - started
-        return {"learning_rate": learning_rate, "loss": loss, "train_top1": float(hits) / n, "seconds": seconds}
+        return {"learning_rate": learning_rate, "loss": loss, "train_top1": float(hits) / n, "seconds": seconds,
+                "bfloat16": self.bfloat16}  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"

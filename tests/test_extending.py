@@ -24,7 +24,7 @@ OWN = [
     "claims.extra=[dead_units.dead_units]", "visualization.methods=[taylor.taylor]",
 ]  # fmt: skip
 TINY = ["data.train_images=64", "data.validation_images=64", "sensitivity.images=8", "latency_repeats=2",
-        "pruning.iterative.epochs=[]"]  # fmt: skip
+        "pruning.doubled=[]"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,8 @@ class Study:
     def epochs(self, chosen: Chosen = None) -> pd.DataFrame:
         """The course of retraining: a row per network and epoch, epoch 0 being the network as it was pruned first.
 
-        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, and those of `accuracy`.
+        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, bfloat16 (whether it ran in
+        that precision), and those of `accuracy`.
         """
         chosen = self.retrained if chosen is None else list(chosen)
         self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))
@@ -258,10 +259,9 @@ class Study:
     # ---------------------------------------------------------------------------------------------------- tables
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that claims are judged by: accuracy, epochs, units and classes."""
+        """The tables that claims are judged by: accuracy, units and classes."""
         return {
             "accuracy": self.accuracy(self.everything),
-            "epochs": self.epochs(),
             "units": self.units(),
             "classes": self.class_accuracy(),
         }

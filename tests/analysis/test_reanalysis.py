@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from prunelens.analysis import published, reanalysis, units, verdicts
+from prunelens.analysis.selection import pick
 from prunelens.variants import FIELDS
 
 needs_tables = pytest.mark.skipif(
@@ -123,7 +124,7 @@ def curves() -> pd.DataFrame:
             "adam", 0.001, 0.8, 0.76, 0.45), ("unstructured_global", "one_shot", "sgd", 0.01, 0.8, 0.76, 0.68),
             ("unstructured_global", "iterative", "sgd", 0.01, 0.8, 0.77, 0.69)]  # fmt: skip
     names = ["method", "schedule", "optimizer", "learning_rate", "rate", "conv_sparsity", "top1"]
-    table = pd.DataFrame(runs, columns=names).merge(pd.DataFrame({"epoch": [49, 50]}), how="cross")
+    table = pd.DataFrame(runs, columns=names).merge(pd.DataFrame({"epoch": [25, 49, 50]}), how="cross")
     return table.assign(epochs=50, masked=table.method != "connection_l1", top1=table.top1 - 0.001 * (50 - table.epoch))
 
 
@@ -134,17 +135,9 @@ def test_published_curves_are_judged_by_the_studys_rules() -> None:
     assert (tables["accuracy"].n == 50_000).all() and (tables["accuracy"].top1_low < tables["accuracy"].top1).all()
     found = verdicts.judge(tables).set_index("claim").verdict
     assert found["C2"] == "holds" and set(found.drop("C2")) == {"not tested"}
-
-
-def scan(bears: object, method: str = "structured_l1", rates: tuple[float, ...] = (0.2, 0.6)) -> pd.DataFrame:
-    """A scan of layers that lose `bears` less or more with the rate."""
-    return pd.DataFrame(
-        [
-            {"method": method, "layer": f"inception{number:02}.conv", "rate": rate, "top1": 0.7 - rate * (1 - bear)}
-            for number, bear in enumerate(bears)
-            for rate in rates
-        ]
-    )
+    keys = ["method", "schedule"]
+    first, last = (pick(tables["accuracy"], epochs=epochs).set_index(keys).top1 for epochs in (25, 50))
+    assert (last - first).to_numpy() == pytest.approx(np.full(6, 0.025))
 
 
 # ------------------------------------------------------------------------------------ the published scores

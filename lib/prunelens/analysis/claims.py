@@ -1,10 +1,12 @@
 """The paper's claims C1 to C6 and its open questions Q1 to Q3, as functions of the study's tables.
 
 All networks come from one dense network: no interval speaks of other dense networks. Accuracies are compared between
-networks retrained for equally many epochs, and a verdict waits until the last epoch raises Top-1 no more.
+networks retrained for equally many epochs, and a verdict on them has to be the same at another number of epochs.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,8 +18,6 @@ from prunelens.analysis.units import network_means, output_gaps, slopes, way
 from prunelens.analysis.verdicts import Claim as claim
 from prunelens.analysis.verdicts import Finding, Tables
 from prunelens.variants import DENSE, FIELDS
-
-SETTLED = 0.01  # of Top-1: retraining whose last epoch raises it by more has not settled
 
 
 def _paper(**fields: object) -> list[float]:
@@ -76,47 +76,69 @@ def _budget(tables: Tables) -> float:
     return pick(tables["accuracy"], schedule="one_shot").epochs.mode().max()
 
 
-def _rising(tables: Tables, *sides: dict[str, object]) -> str:
-    """Which sides of a comparison the last epoch of retraining still raised, and by how much."""
-    found = []
-    for side in sides if len(tables.get("epochs", ())) else ():
-        course = pick(tables["epochs"], **side).sort_values("epoch", kind="stable")
-        rise = course.groupby(FIELDS).top1.agg(lambda top1: top1.diff().iloc[-1]).mean()
-        if rise > SETTLED:
-            found.append(f"{side.get('method', side['schedule'])} {rise:+.1%}")
-    return f"not settled, the last epoch brought {' and '.join(found)}" if found else ""
-
-
 def _differences(tables: Tables, *pairs: tuple[dict, dict]) -> Finding:
-    """Top-1 of the left minus that of the right networks of each pair."""
-    values, undecided = {}, {}
+    """Top-1 of the left minus that of the right networks of each pair, at two budgets."""
+    found = {}
     for left, right in pairs:
         name = f"{left['method']}{'' if left['masked'] else ' (unmasked)'} - {right['method']}"
-        values[name] = comparisons.difference(tables["accuracy"], left, right)
-        if not math.isnan(values[name].value) and (rising := _rising(tables, left, right)):
-            undecided[name] = rising
-    return Finding(values, undecided, f"rate {pairs[0][0]['rate']:g}, {pairs[0][0]['epochs']:g} epochs")
+        found[name] = {
+            epochs: comparisons.difference(
+                tables["accuracy"], left | {"epochs": epochs}, right | {"epochs": epochs}, _classes(tables)
+            )
+            for epochs in sorted(pick(tables["accuracy"], schedule="one_shot").epochs.unique())
+        }
+    return _at_two_budgets(found, _budget(tables), f"rate {pairs[0][0]['rate']:g}")
+
+
+def _classes(tables: Tables) -> pd.DataFrame | None:
+    """Accuracies by class, where they are known: the published ones are not."""
+    return tables["classes"] if "top1" in tables.get("classes", ()) else None
+
+
+def _at_two_budgets(found: Mapping[str, Mapping[float, Estimate]], budget: float, note: str) -> Finding:
+    """A finding at one number of epochs that has to be the same at another, at least twice or at most half as many.
+
+    found: by comparison and number of epochs.
+    """
+    values, undecided, again = {}, {}, {}
+    for name, by_epochs in found.items():
+        values[name] = by_epochs.get(budget, NONE)
+        others = [epochs for epochs, estimate in by_epochs.items() if not math.isnan(estimate.value)]
+        longer = [epochs for epochs in others if epochs >= 2 * budget]
+        shorter = [epochs for epochs in others if epochs <= budget / 2]
+        if other := min(longer, default=None) or max(shorter, default=None):
+            again[name] = by_epochs[other], f"{other:g} epochs"
+        elif not math.isnan(values[name].value):
+            undecided[name] = f"whether it has settled is not known: retrained for {budget:g} epochs alone"
+    return Finding(values, undecided, f"{note}, {budget:g} epochs", again=again)
 
 
 def _connection(tables: Tables, masked: bool) -> Finding:
     pruned = _most_pruned(tables, "connection_l1", masked)
     found = _differences(tables, (pruned, _most_pruned(tables, DENSE)))
     zeros = pick(tables["accuracy"], **pruned).conv_sparsity.mean()
-    return Finding(found.estimates, found.undecided, f"{found.note}, {zeros:.1%} of the conv weights are zero")
+    return replace(found, note=f"{found.note}, {zeros:.1%} of the conv weights are zero")
 
 
 def _iterative(tables: Tables) -> Finding:
     """Top-1 of iterative minus one-shot networks, mean over methods and rates; pairs at chance are left out."""
-    rows, budget = _iterative_pairs(tables), _budget(tables)
-    sides = {"schedule": "iterative"}, {"schedule": "one_shot"}
-    means = rows.groupby(["schedule", "seed", "epochs"], as_index=False)[["top1", "n"]].mean()
-    means = means.assign(method="all", rate=0.0, masked=True, weights="trained")
-    by_epochs = {epochs: comparisons.difference(one, *sides) for epochs, one in means.groupby("epochs")}
-    found = by_epochs.pop(budget, NONE)
-    notes = [f"{budget:g} epochs", *(f"at {epochs:g} epochs {other:+.1%}" for epochs, other in by_epochs.items())]
-    course = tables.get("epochs", rows[:0]).merge(pick(rows, epochs=budget)[FIELDS])
-    rising = _rising({"epochs": course}, *sides)
-    return Finding({"": found}, {"": rising} if rising else {}, "; ".join(notes))
+    rows, classes = _iterative_pairs(tables), _classes(tables)
+    if classes is not None:
+        classes = _over_configurations(classes.merge(rows[FIELDS]), "output")
+    sides = ({"schedule": "iterative"}, {"schedule": "one_shot"})
+    found = {
+        epochs: comparisons.difference(
+            _over_configurations(rows), *(side | {"epochs": epochs} for side in sides), classes
+        )
+        for epochs in sorted(rows.epochs.unique())
+    }
+    return _at_two_budgets({"": found}, _budget(tables), "mean over methods and rates")
+
+
+def _over_configurations(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Means over methods and rates by schedule, seed and epochs."""
+    means = rows.groupby(["schedule", "seed", "epochs", *more], as_index=False)[["top1", "n"]].mean()
+    return means.assign(method="all", rate=0.0, masked=True, weights="trained")
 
 
 def _iterative_pairs(tables: Tables) -> pd.DataFrame:

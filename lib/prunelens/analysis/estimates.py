@@ -80,6 +80,26 @@ def mean(values: ArrayLike, over: str) -> Estimate:
     return _student(values.mean(), [_part(values)], counted(values.size, over)) if values.size else NONE
 
 
+def crossed_mean(values: ArrayLike, rows: str, columns: str) -> Estimate:
+    """Mean of a table (rows, columns) whose rows and columns are both samples, such as seeds and classes.
+
+    The variances of the mean over other rows and over other columns add up (two-way random effects; what varies with
+    both is counted twice, which is cautious). A single row or column stands for no others.
+
+    Raises:
+        ValueError: a value is missing.
+    """
+    values = np.asarray(values, float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"table of {rows} and {columns}: found missing values, expected none")
+    if not values.size:
+        return NONE
+    sides = ((values.mean(1), rows), (values.mean(0), columns))
+    parts = [_part(means) for means, _ in sides if means.size > 1]
+    over = " and ".join(counted(means.size, what) for means, what in sides)
+    return _student(values.mean(), parts, over) if parts else Estimate(float(values.mean()), over=over)
+
+
 def proportion_interval(p: float, n: int) -> tuple[float, float]:
     """Wilson's interval of a proportion of n images."""
     low, high = stats.binomtest(round(p * n), n).proportion_ci(LEVEL, method="wilson")

@@ -22,7 +22,7 @@ from prunelens.profile import Margins
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 SHOWN = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure"]  # columns of `judge` worth reading
 
-TABLES = ("accuracy", "epochs", "units", "classes")
+TABLES = ("accuracy", "units", "classes")
 Tables = Mapping[str, pd.DataFrame]  # by name, as `Study.tables` has them
 
 
@@ -31,7 +31,8 @@ class Finding:
     """What a claim's function found.
 
     estimates: by name of the comparison (empty for a single one).
-    undecided: why a comparison cannot be decided whatever its interval (too few classes, not settled), by name.
+    undecided: why a comparison cannot be decided whatever its interval (too few classes, one budget), by name.
+    again: a comparison at another budget, by name, and that budget in words: undecided unless both verdicts agree.
     note: what to know beside the estimates.
     freedom: degrees of freedom of the intervals, for Holm's correction; infinite: normal theory.
     """
@@ -40,6 +41,7 @@ class Finding:
     undecided: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     freedom: float = math.inf
+    again: Mapping[str, tuple[Estimate, str]] = field(default_factory=dict)
 
 
 class Rule(NamedTuple):
@@ -115,18 +117,30 @@ class Claim:
 
     def _verdicts(self, found: Finding, margin: float) -> dict[str, str]:
         """The verdict on each comparison."""
-        rule, verdicts = RULES[self.rule], {}
         outside = _outside(found, margin) if self.rule == "equivalent" else found.estimates
-        for name, estimate in found.estimates.items():
-            if name in found.undecided:
-                verdicts[name] = UNDECIDED
-            elif math.isnan(estimate.value):
-                verdicts[name] = UNTESTED
-            elif rule.holds(estimate, margin):
-                verdicts[name] = HOLDS
-            else:
-                verdicts[name] = FAILS if rule.fails(estimate, margin) and name in outside else UNDECIDED
-        return verdicts
+        return {
+            name: UNDECIDED
+            if name in found.undecided or (name in found.again and self._unsettled(found, name, margin))
+            else self._decide(estimate, margin, name in outside)
+            for name, estimate in found.estimates.items()
+        }
+
+    def _decide(self, estimate: Estimate, margin: float, may_fail: bool = True) -> str:
+        """The verdict that an interval gives by itself."""
+        rule = RULES[self.rule]
+        if math.isnan(estimate.value):
+            return UNTESTED
+        if rule.holds(estimate, margin):
+            return HOLDS
+        return FAILS if may_fail and rule.fails(estimate, margin) else UNDECIDED
+
+    def _unsettled(self, found: Finding, name: str, margin: float) -> str:
+        """Why a comparison that is decided has not settled: at another budget the verdict is another; else empty."""
+        other, budget = found.again[name]
+        verdict, again = (self._decide(each, margin) for each in (found.estimates[name], other))
+        if verdict == again or verdict not in (HOLDS, FAILS):
+            return ""
+        return f"not settled: {verdict} here, {again} at {budget}, {format(other, self.form)}"
 
     def _why(self, found: Finding, names: list[str], verdict: str, margin: float) -> str:
         """The reasons of the comparisons that have the verdict, equal ones once."""
@@ -134,7 +148,8 @@ class Claim:
             return found.note if found.note and not found.estimates else "there are no networks for it"
         reasons: dict[str, list[str]] = {}
         for name in names:
-            reason = found.undecided.get(name) or self._reason(found.estimates[name], verdict, margin)
+            unsettled = self._unsettled(found, name, margin) if name in found.again else ""
+            reason = found.undecided.get(name) or unsettled or self._reason(found.estimates[name], verdict, margin)
             reasons.setdefault(reason, []).append(name)
         alone = len(reasons) == 1 and len(names) == len(found.estimates)
         parts = list(reasons) if alone else [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]

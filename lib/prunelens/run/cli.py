@@ -122,27 +122,28 @@ def _judge(found: argparse.Namespace) -> int:
 
 
 def _train(found: argparse.Namespace) -> int:
-    """Write the weights, and FILE.json: profile, accuracy of every epoch, versions."""
+    """Write the weights, and FILE.json: profile, accuracy of every epoch and of what was written, versions."""
     import numpy as np
-    from safetensors.numpy import save_file
 
-    from prunelens.store import atomic, origin, write_text
+    from prunelens.store import atomic, origin, write_arrays, write_text
 
     request = _request(found)
     if found.file.is_dir():
         raise UsageError(f"train: {found.file} is a folder, expected a file to write")
     _make(found.file.parent)
-    study = checks.study(Request(request.profile, [*request.overrides, "network.weights=scratch"], *request[2:]))
+    study = checks.study(request._replace(overrides=[*request.overrides, "network.weights=scratch"]))
     arrays = study.pipeline.get("scratch")
     halved = {
         name.removeprefix("weight/"): array.astype(np.float16) if array.dtype == np.float32 else array
         for name, array in arrays.items()
         if name.startswith("weight/")
     }
-    epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
     with atomic(found.file) as draft:
-        save_file(halved, draft)
-    record = {"profile": study.profile.model_dump(), "epochs": epochs, **origin()}
+        write_arrays(halved, draft)
+    written = checks.study(request._replace(overrides=[*request.overrides, f"network.weights={found.file.resolve()}"]))
+    top1 = written.pipeline.get("accuracy", written.pipeline.dense)["network"]["top1"]
+    epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
+    record = {"profile": study.profile.model_dump(), "top1": top1, "epochs": epochs, **origin()}
     write_text(found.file.with_name(f"{found.file.name}.json"), json.dumps(record, indent=2))
-    say(f"prunelens: {found.file}: Top-1 {epochs['top1'][-1]:.3f} after {len(epochs['top1'])} epochs")
+    say(f"prunelens: {found.file}: Top-1 {top1:.3f} in half precision, {epochs['top1'][-1]:.3f} after the last epoch")
     return 0

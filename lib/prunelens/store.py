@@ -128,7 +128,8 @@ def _write_table(table: pd.DataFrame, file: Path) -> None:
     table.to_parquet(file, index=False)
 
 
-def _write_arrays(arrays: Arrays, file: Path) -> None:
+def write_arrays(arrays: Arrays, file: Path) -> None:
+    """Write arrays to a safetensors file. It takes the memory as it lies, which is channels-last after a training."""
     safetensors.numpy.save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
 
 
@@ -141,7 +142,7 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 
 FORMS: dict[str, tuple[str, Callable[[Any, Path], None], Callable[[Path], Any]]] = {
-    "arrays": (".safetensors", _write_arrays, safetensors.numpy.load_file),
+    "arrays": (".safetensors", write_arrays, safetensors.numpy.load_file),
     "table": (".parquet", _write_table, pd.read_parquet),
     "json": (".data.json", _write_json, _load_json),
 }

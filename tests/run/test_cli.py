@@ -100,7 +100,7 @@ def test_train_to_an_unwritable_place_is_refused_before_training(
 
 def test_train_writes_half_precision_weights_and_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arrays = {
-        "weight/conv.weight": np.full((2, 3), 0.1, np.float32),
+        "weight/conv.weight": np.arange(6, dtype=np.float32).reshape(3, 2).T,  # not in order in memory
         "weight/bn.num_batches_tracked": np.array(70000),
         "epoch/top1": np.array([0.5, 0.75]),
     }
@@ -112,7 +112,8 @@ def test_train_writes_half_precision_weights_and_a_record(monkeypatch: pytest.Mo
     assert cli.main(["train", "quick", str(file), "--set", "seed=3"]) == 0
     assert asked.requests == [Request("quick", ["seed=3", "network.weights=scratch"], "auto", "")]
     stored = load_file(file)
-    assert stored["conv.weight"].dtype == np.float16 and stored["bn.num_batches_tracked"] == 70000
+    assert stored["conv.weight"].dtype == np.float16 and stored["conv.weight"].tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert stored["bn.num_batches_tracked"] == 70000
     record = json.loads(file.with_name("dense.safetensors.json").read_text())
     assert record["profile"] == {"name": "quick", "seed": 3} and record["epochs"] == {"top1": [0.5, 0.75]}
     assert "git_commit" in record and "versions" in record

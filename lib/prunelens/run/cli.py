@@ -124,9 +124,8 @@ def _judge(found: argparse.Namespace) -> int:
 def _train(found: argparse.Namespace) -> int:
     """Write the weights, and FILE.json: profile, accuracy of every epoch, versions."""
     import numpy as np
-    from safetensors.numpy import save_file
 
-    from prunelens.store import atomic, origin, write_text
+    from prunelens.store import atomic, origin, write_arrays, write_text
 
     request = _request(found)
     if found.file.is_dir():
@@ -141,7 +140,7 @@ def _train(found: argparse.Namespace) -> int:
     }
     epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
     with atomic(found.file) as draft:
-        save_file(halved, draft)
+        write_arrays(halved, draft)
     record = {"profile": study.profile.model_dump(), "epochs": epochs, **origin()}
     write_text(found.file.with_name(f"{found.file.name}.json"), json.dumps(record, indent=2))
     say(f"prunelens: {found.file}: Top-1 {epochs['top1'][-1]:.3f} after {len(epochs['top1'])} epochs")

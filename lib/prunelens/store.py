@@ -72,6 +72,14 @@ class Store:
         file = self.path(stage, slug, key, FORMS[form][0])
         return file.exists() and _note(file).exists()
 
+    def note(self, stage: str, slug: str, key: dict, form: str) -> dict[str, Any] | None:
+        """What the note of an artefact says, and its size in `bytes`; None where there is no artefact."""
+        file = self.path(stage, slug, key, FORMS[form][0])
+        try:
+            return {**json.loads(_note(file).read_text()), "bytes": file.stat().st_size}
+        except (OSError, ValueError):
+            return None
+
     def path(self, stage: str, slug: str, key: dict, extension: str) -> Path:
         """Where the artefact lies or will lie."""
         return self.root / stage / f"{slug}-{fingerprint({'stage': stage, **key})}{extension}"

@@ -18,7 +18,7 @@ import pandas as pd
 from prunelens import profile
 from prunelens.images import stages as images
 from prunelens.images.imageset import ImageSet
-from prunelens.paths import FIGURES, RUNS
+from prunelens.paths import RUNS, figures
 from prunelens.pruning import stages as pruning
 from prunelens.registry import Description
 from prunelens.stages import Pipeline
@@ -61,7 +61,7 @@ class Study:
     def __init__(self, name: str, overrides: Iterable[str] = (), device: str = "auto", out: str = "") -> None:
         self.overrides, self.device = list(overrides), device
         self.profile = profile.load(name, self.overrides)
-        self.folder = (Path(out) / "figures" if out else FIGURES) / self.profile.name
+        self.folder = figures(out) / self.profile.name
         self.pipeline = Pipeline(self.profile, Store(Path(out) / "runs" if out else RUNS), device)
         random = {name for name, method in self.pipeline.parts["method"].items() if method.random}
         self.variants = variants(self.profile, random)

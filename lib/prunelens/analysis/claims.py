@@ -7,12 +7,13 @@ networks retrained for equally many epochs, and a verdict on them has to be the 
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from prunelens.analysis import comparisons, published
 from prunelens.analysis.correlations import class_correlation, class_scores, concept_agreement
-from prunelens.analysis.estimates import NONE, Estimate, mean, share_between
+from prunelens.analysis.estimates import NONE, Estimate, Part, mean, share_between
 from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, random, working
 from prunelens.analysis.units import network_means, output_gaps, slopes, way
 from prunelens.analysis.verdicts import Claim as claim
@@ -173,7 +174,8 @@ def c4(tables: Tables) -> Finding:
         seeds = [slope for slope in row.seeds if not math.isnan(slope)]
         slope = mean(seeds, "seeds") if len(seeds) > 1 else Estimate.of(row)
         freedom = min(freedom, len(seeds) - 1) if len(seeds) > 1 else freedom
-        values[row.series] = Estimate(*(v / distance for v in (slope.value, slope.low, slope.high)), slope.over)
+        scaled = {end: getattr(slope, end) / distance for end in ("value", "low", "high")}
+        values[row.series] = replace(slope, **scaled)
     return Finding(values, freedom=freedom)
 
 
@@ -200,7 +202,7 @@ def c6a(tables: Tables) -> Finding:
     gaps = output_gaps(working(_above_chance(tables)), "mis")
     found = _at_least(100, len(gaps), "classes", mean(gaps.mean(axis=1), "classes"))
     lower = f"lower in {(gaps.mean() > 0).sum()} of {gaps.shape[1]} configurations"
-    return Finding(found.estimates, found.undecided, lower)
+    return replace(found, note=lower)
 
 
 @claim("C6b", "class accuracy does not correlate with the MIS of the class's output",
@@ -217,7 +219,8 @@ def _above_chance(tables: Tables) -> pd.DataFrame:
 
 def _at_least(needed: int, found: int, what: str, estimate: Estimate) -> Finding:
     """An estimate that decides nothing where it is over fewer than the number needed."""
-    return Finding({"": estimate}, {"": f"{found} {what}, at least {needed} are needed"} if 0 < found < needed else {})
+    why = {"": f"{found} {what}, at least {needed} are needed"} if 0 < found < needed else {}
+    return Finding({"": estimate}, why, least=needed)
 
 
 # ----------------------------------------------------------------------------------------------------- open questions
@@ -231,9 +234,14 @@ def q1(tables: Tables) -> Finding:
     units, out = dense(tables["units"]), ("rate", "position", "concept_selectivity", "dissection")
     measures = [name for name in units.select_dtypes("float") if name not in out]
     found = concept_agreement(units, measures, "concept_selectivity")
-    named = {row.measure: Estimate.of(row) for row in found.itertuples()}
+    named = {row.measure: _over_units(row) for row in found.itertuples()}
     mis, rivals = named.pop("mis"), ", ".join(f"{name} {r.value:+.2f}" for name, r in named.items())
     return Finding({"": mis}, note=f"rivals: {rivals}")
+
+
+def _over_units(row: Any) -> Estimate:
+    """The correlation in a table's row, which does not keep what the interval is over."""
+    return replace(Estimate.of(row), parts=(Part("units", row.n, 1 / row.n),))
 
 
 @claim("Q2", "iterative pruning is the better trade-off: above one-shot at equal epochs, method and rate",

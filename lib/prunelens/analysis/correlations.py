@@ -6,13 +6,14 @@ Intervals are Fisher's z over the rows; each group that is centered apart costs 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from prunelens.analysis.estimates import LEVEL, Estimate, by, counted, table
+from prunelens.analysis.estimates import LEVEL, Estimate, Part, by, counted, table
 from prunelens.analysis.selection import above_chance, average_seeds, pick, retrained, series, working
 from prunelens.variants import DENSE, FIELDS
 
@@ -25,6 +26,9 @@ class Correlation(Estimate):
 
     p: float = math.nan
     n: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        return {**super().columns(), "p": self.p, "n": self.n}
 
 
 def correlation(x: ArrayLike, y: ArrayLike, over: str) -> Correlation:
@@ -51,9 +55,11 @@ def within(rows: pd.DataFrame, x: str, y: str, group: str, over: str) -> Correla
     if n < FEW and abs(r) > 1 - 1e-12:
         return Correlation(r, over=counted(n, over), n=n)
     z = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15))
-    half = stats.norm.ppf((1 + LEVEL) / 2) / math.sqrt(freedom - 1) if freedom > 1 else math.inf
+    variance = 1 / (freedom - 1) if freedom > 1 else math.inf
+    half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt(variance)
     p = 2 * stats.t.sf(math.sinh(abs(z)) * math.sqrt(freedom), freedom)  # r / sqrt(1 - r^2) is sinh(atanh(r))
-    return Correlation(r, math.tanh(z - half), math.tanh(z + half), counted(n, over), float(p), n)
+    parts = (Part(over, n, variance),)  # of Fisher's z
+    return Correlation(r, math.tanh(z - half), math.tanh(z + half), counted(n, over), parts, float(p), n)
 
 
 # -------------------------------------------------------------------------------------------------- over networks

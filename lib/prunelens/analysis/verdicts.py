@@ -33,6 +33,7 @@ class Finding:
     estimates: by name of the comparison (empty for a single one).
     undecided: why a comparison cannot be decided whatever its interval (too few classes, one budget), by name.
     again: a comparison at another budget, by name, and that budget in words: undecided unless both verdicts agree.
+    least: the number of classes, seeds, ... from which on it can be decided; 0: no number helps.
     note: what to know beside the estimates.
     freedom: degrees of freedom of the intervals, for Holm's correction; infinite: normal theory.
     """
@@ -42,6 +43,7 @@ class Finding:
     note: str = ""
     freedom: float = math.inf
     again: Mapping[str, tuple[Estimate, str]] = field(default_factory=dict)
+    least: int = 0
 
 
 class Rule(NamedTuple):
@@ -102,11 +104,9 @@ class Claim:
 
     def row(self, function: Callable[[Tables], Any], tables: Tables, margins: Margins) -> dict[str, Any]:
         """The claim's row of `judge`."""
-        margin = getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
-        missing = [need for need in self.needs if not _has(tables, *need.split("."))]
-        found = Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
+        margin, found = self.bound(margins), self.find(function, tables)
         each = self._verdicts(found, margin)
-        verdict = next((one for one in (FAILS, UNTESTED, UNDECIDED, HOLDS) if one in each.values()), UNTESTED)
+        verdict = self.verdict(found, margin)
         names = [name for name, one in each.items() if one == verdict]
         first = found.estimates[names[0]] if names else NONE
         shown = {name: format(e, self.form) for name, e in found.estimates.items() if not math.isnan(e.value)}
@@ -114,6 +114,20 @@ class Claim:
         row = {"claim": self.name, "statement": self.statement, "paper": self.paper, "estimate": estimate or "-",
                "verdict": verdict, "why": self._why(found, names, verdict, margin), "figure": self.figure}  # fmt: skip
         return row | {"value": first.value, "low": first.low, "high": first.high, "over": first.over}
+
+    def bound(self, margins: Margins) -> float:
+        """The claim's margin as a number."""
+        return getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
+
+    def find(self, function: Callable[[Tables], Any], tables: Tables) -> Finding:
+        """What the claim's function finds in the tables; nothing where these lack what it needs."""
+        missing = [need for need in self.needs if not _has(tables, *need.split("."))]
+        return Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
+
+    def verdict(self, found: Finding, margin: float) -> str:
+        """The verdict on what was found."""
+        each = self._verdicts(found, margin).values()
+        return next((one for one in (FAILS, UNTESTED, UNDECIDED, HOLDS) if one in each), UNTESTED)
 
     def _verdicts(self, found: Finding, margin: float) -> dict[str, str]:
         """The verdict on each comparison."""
@@ -181,6 +195,25 @@ def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins 
     return pd.DataFrame([part.claim.row(part, tables, margins or Margins()) for part in parts])
 
 
+def findings(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:
+    """The estimates that claims are judged by, a row per comparison; a claim without one has a row without a value.
+
+    Returns: claim, comparison, verdict (the claim's), value, low, high, over, parts (JSON of the estimate's), undecided
+    (why it can't be decided whatever the interval; "": it can), least (see `Finding`).
+    """
+    rows = []
+    for name in registry.built_ins("claim") if claims is None else claims:
+        part = registry.find("claim", name)
+        found = part.claim.find(part, tables)
+        verdict = part.claim.verdict(found, part.claim.bound(margins or Margins()))
+        for comparison, estimate in (found.estimates or {"": NONE}).items():
+            row = {"claim": part.claim.name, "comparison": comparison, "verdict": verdict, **estimate.columns()}
+            row |= {"parts": json.dumps(estimate.parts), "undecided": found.undecided.get(comparison, "")}
+            rows.append(row | {"least": found.least})
+    columns = ["claim", "comparison", "verdict", *NONE.columns(), "parts", "undecided", "least"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def check_claim(name: str) -> None:
     """Try a claim on `example.tables`.
 
@@ -223,6 +256,15 @@ def judge_folder(folder: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: the folder has no evidence. ValueError: it is damaged; names the file.
     """
+    return judge(*kept(folder))
+
+
+def kept(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str], Margins]:
+    """The tables, claims and margins that `keep` wrote to a folder of figures.
+
+    Raises:
+        FileNotFoundError: the folder has no evidence. ValueError: it is damaged; names the file.
+    """
     file = folder / "evidence" / "claims.json"
     try:
         asked = json.loads(file.read_text())
@@ -231,7 +273,7 @@ def judge_folder(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{file} is damaged, run notebook 08 again ({type(error).__name__}: {error})") from error
     if missing := [name for name in TABLES if not (folder / "evidence" / f"{name}.parquet").is_file()]:
         raise FileNotFoundError(f"found no {folder / 'evidence' / missing[0]}.parquet, run notebook 08 again")
-    return judge({name: pd.read_parquet(folder / "evidence" / f"{name}.parquet") for name in TABLES}, claims, margins)
+    return {name: pd.read_parquet(folder / "evidence" / f"{name}.parquet") for name in TABLES}, claims, margins
 
 
 def _has(tables: Tables, name: str, column: str = "") -> bool:

@@ -267,7 +267,7 @@ def test_pictures_of_dead_units_are_not_drawn_and_not_judged(study: Study) -> No
 @pytest.mark.parametrize(
     ("override", "changed"),
     [
-        ("interpretability.explanations=3", {"extremes", "measure.clarity", "pictures", "picture_quality"}),
+        ("interpretability.explanations=2", {"extremes", "measure.clarity", "pictures", "picture_quality"}),
         ("latency_repeats=3", {"costs"}),
         ("batch_size=32", set()),
         ("visualization.steps=5", {"pictures", "picture_quality"}),

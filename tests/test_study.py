@@ -306,7 +306,6 @@ def test_softmax_ranks_the_same_units_by_logit_and_by_probability(study: Study) 
     [
         ("interpretability.dissection_quantile=.95", {"measure.clarity", "softmax"}),
         ("latency_repeats=3", {"costs"}),
-        ("batch_size=32", set()),
         ("visualization.steps=5", {"pictures", "picture_quality"}),
         ("interpretability.similarity=stlpips", {"measure.clarity", "softmax", "picture_quality"}),
         ("retraining.learning_rate=0.02", {"retrained"}),

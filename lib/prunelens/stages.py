@@ -119,6 +119,10 @@ class Pipeline:
         """Whether a stage's artefact is there."""
         return self.store.has(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
 
+    def foreign(self, name: str, subject: Subject = None) -> str:
+        """What other code or packages computed a stage's artefact, in words; "" where none did, or it is not there."""
+        return self.store.foreign(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
+
     def ensure(
         self,
         names: str | Sequence[str],

@@ -21,7 +21,7 @@ from prunelens.images.imageset import ImageSet
 from prunelens.paths import FIGURES, RUNS
 from prunelens.pruning import stages as pruning
 from prunelens.registry import Description
-from prunelens.stages import Pipeline
+from prunelens.stages import STAGES, Pipeline
 from prunelens.store import Arrays, Store, origin
 from prunelens.units import stages as units
 from prunelens.units.stages import Unit
@@ -42,6 +42,16 @@ WORK = {
     "pictures": "picture_quality",
     "atlas": "atlas",
 }
+
+
+def check_stages(names: Iterable[str]) -> None:
+    """Refuse names that are not in `WORK`.
+
+    Raises:
+        ValueError: lists those there are.
+    """
+    if unknown := sorted(set(names) - WORK.keys()):
+        raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(WORK)}")
 
 
 class Study:
@@ -81,10 +91,44 @@ class Study:
         Raises:
             ValueError, OSError, ImportError: names the key, what was found and what was expected.
         """
+        wanted = self.profile
         self.pipeline.key("retrained", self.retrained[0])
         self.pipeline.key("embeddings")
-        if self.profile.network.weights != "scratch" and not self.pipeline.has("accuracy", self.dense):
+        if wanted.data.source != "embedded":
+            _ = self.train, self.validation
+        if not self.pipeline.has("embeddings"):
+            units.load_similarity(self.pipeline)
+        if wanted.network.weights == "scratch":
+            return
+        if not all(self.pipeline.has("accuracy", variant) for variant in self._known):
             pruning.network(self.pipeline, self.dense)
+        dense = self.accuracy([self.dense]).iloc[0]
+        if dense.top1_low <= self.chance:
+            raise ValueError(
+                f"network.weights: the dense network is right on {dense.top1:.1%} of {dense.n} images, where guessing "
+                f"gives {self.chance:.1%}; expected more: see data.classes and network.normalization"
+            )
+
+    def foreign(self) -> dict[str, str]:
+        """Stored results of this study that other code or packages computed: what differs, by stage and subject."""
+        measures = {units.measure_stage(self.pipeline, name) for name in self.profile.interpretability.measures}
+        names = [name for name in STAGES if name in measures or not name.startswith("measure.")]  # not another study's
+        blocks = self.blocks if self.pipeline.has("layers") else []
+        subjects = {"variant": self._known, "block": blocks, "": [None]}
+        found = {
+            f"{name} {subject or ''}".strip(): self.pipeline.foreign(name, subject)
+            for name in names
+            for subject in subjects[STAGES[name].subject]
+        }
+        return {name: said for name, said in found.items() if said}
+
+    @property
+    def _known(self) -> list[Variant]:
+        """The networks whose keys are known: without the sensitivity scan, not those of methods that need it."""
+        scanned = self.pipeline.has("layers") and all(self.pipeline.has("sensitivity", block) for block in self.blocks)
+        unknown = {name for name, part in self.pipeline.parts["method"].items() if "sensitivity" in part.needs}
+        as_pruned = [replace(v, schedule="none", epochs=0, masked=True) for v in self.everything]
+        return [v for v in dict.fromkeys([*self.everything, *as_pruned]) if scanned or v.method not in unknown]
 
     def compute(self, stages: Sequence[str] | None = None) -> None:
         """Compute what is missing of the named stages (by default of all), without drawing a figure.
@@ -92,8 +136,7 @@ class Study:
         Raises:
             ValueError: there is no such stage; lists those there are.
         """
-        if unknown := sorted(set(stages or ()) - WORK.keys()):
-            raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(WORK)}")
+        check_stages(stages or ())
         for name, table in WORK.items():
             if stages is None or name in stages:
                 getattr(self, table)()

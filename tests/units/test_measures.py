@@ -273,6 +273,12 @@ def test_a_measure_of_ones_own_is_scored_like_the_others():
     assert isinstance(table, pd.DataFrame) and table.value[:2].tolist() == [3, 2]
 
 
+def test_a_value_that_is_infinite_counts_as_undefined():
+    found = recorded(np.array([[1, 2], [3, 0]] * 2))
+    table = measures.score(found, lambda recording, layer: np.array([1.0] + [np.inf] * (len(found.alive[layer]) - 1)))
+    assert table.value[0] == 1 and table.value.isna().sum() == len(table) - table.layer.nunique()
+
+
 @pytest.mark.parametrize(
     ("measure", "said"),
     [
@@ -280,6 +286,8 @@ def test_a_measure_of_ones_own_is_scored_like_the_others():
         (lambda recording, layer: np.zeros(len(recording.alive[layer]), int), r"found int64 \(4,\)"),
         (lambda recording, layer: recording.nothing, "AttributeError"),
         (lambda recording: None, "TypeError"),
+        (lambda recording, layer: np.full(len(recording.alive[layer]), np.nan), "found no finite value, expected one"),
+        (lambda recording, layer: np.full(len(recording.alive[layer]), np.inf), "found no finite value, expected one"),
         (lambda recording, layer: recording.activations[layer].sort(axis=0), "read-only"),
         (
             lambda recording, layer: recording.concepts["p"].mean(axis=(1, 2)),
@@ -290,4 +298,4 @@ def test_a_measure_of_ones_own_is_scored_like_the_others():
 def test_check_refuses_in_one_line_what_cannot_be_scored(measure, said):
     with pytest.raises(ValueError, match=said) as error:
         measures.check_measure(measure)
-    assert "\n" not in str(error.value) and str(error.value).startswith("measure <lambda>: ")
+    assert "\n" not in str(error.value) and str(error.value).startswith("tried on made-up units, ")

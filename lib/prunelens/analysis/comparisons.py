@@ -212,8 +212,14 @@ def speedups(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lowest(accuracy: pd.DataFrame, chance: float) -> Fields:
-    """Fields of the pruned one-shot network of lowest Top-1 among those above chance, or of all where none is."""
+    """Fields of the pruned one-shot network of lowest Top-1 among those above chance, or of all where none is.
+
+    Raises:
+        ValueError: there is no such network.
+    """
     chosen = pick(accuracy[accuracy.rate > 0], schedule="one_shot")
+    if chosen.empty:
+        raise ValueError("accuracy: found no pruned one-shot network, expected at least one")
     above = above_chance(accuracy, chosen, chance)
     return (above if len(above) else chosen).nsmallest(1, "top1")[FIELDS].to_dict("records")[0]
 

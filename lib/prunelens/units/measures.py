@@ -182,7 +182,7 @@ def _by_chunks(formula: Callable[[np.ndarray], np.ndarray], values: np.ndarray) 
 
 
 def score(recording: Recording, measure: Measure) -> pd.DataFrame:
-    """A row per unit of every layer: layer, unit, alive and value (NaN where dead).
+    """A row per unit of every layer: layer, unit, alive and value (NaN where dead or not finite).
 
     Raises ValueError where the measure gives anything but one float for each unit.
     """
@@ -192,7 +192,7 @@ def score(recording: Recording, measure: Measure) -> pd.DataFrame:
         if found.shape != alive.shape or found.dtype.kind != "f":
             expected = f"expected floats {alive.shape}, one for each unit of {layer}"
             raise ValueError(f"measure {name}: {expected}, found {found.dtype} {found.shape}")
-        value = np.where(alive, found.astype(np.float64), np.nan)
+        value = np.where(alive & np.isfinite(found), found.astype(np.float64), np.nan)
         tables.append(pd.DataFrame({"layer": layer, "unit": np.arange(len(alive)), "alive": alive, "value": value}))
     return pd.concat(tables, ignore_index=True)
 
@@ -200,14 +200,17 @@ def score(recording: Recording, measure: Measure) -> pd.DataFrame:
 def check_measure(measure: Measure) -> None:
     """Try a measure on a few made-up units; concepts are known where it needs them.
 
-    Raises ValueError, in one line, unless it gives one float for each unit.
+    Raises ValueError, in one line, unless it gives one float for each unit, finite for some.
     """
     name = getattr(measure, "__name__", type(measure).__name__)
     try:
-        score(_made_up("concepts" in description(measure, name).needs), measure)
+        found = score(_made_up("concepts" in description(measure, name).needs), measure)
+        if found.value.isna().all():
+            raise ValueError(f"measure {name}: found no finite value, expected one for some unit")
     except Exception as error:  # a user's function can fail in any way
-        said = " ".join(str(error).split())
-        raise ValueError(f"measure {name}: tried on made-up units, {type(error).__name__}: {said}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        said = " ".join(str(error).split()).removeprefix(f"measure {name}: ")
+        raise ValueError(f"tried on made-up units, {kind}{said}") from error
 
 
 def _made_up(concepts: bool) -> Recording:

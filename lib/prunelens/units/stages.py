@@ -9,7 +9,7 @@ import pandas as pd
 
 from prunelens import registry
 from prunelens.images import stages as images
-from prunelens.images.imageset import balanced, sample
+from prunelens.images.imageset import BATCH, balanced, sample
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import part
 from prunelens.pruning import stages as pruning
@@ -49,11 +49,12 @@ def embeddings(pipeline: Pipeline, subject: None) -> Arrays:
     """The stimuli under the profile's similarity, (n, D), once for the whole study."""
     from prunelens.units import similarities
 
-    found = _similarity(pipeline).embed(images.stimuli(pipeline).images, pipeline.profile.batch_size, pipeline.device)
+    found = load_similarity(pipeline).embed(images.stimuli(pipeline).images, BATCH, pipeline.device)
     return {"embeddings": similarities.halve(similarities.compress(found))}
 
 
-def _similarity(pipeline: Pipeline) -> Any:
+def load_similarity(pipeline: Pipeline) -> Any:
+    """The profile's similarity, loaded once in this process."""
     from prunelens.units import similarities
 
     wanted = pipeline.profile.interpretability
@@ -90,7 +91,7 @@ def temperature(pipeline: Pipeline, subject: None) -> dict[str, float]:
     """The temperature of the MIS: the profile's, the published one, or fitted on the dense network's live convs."""
     from prunelens.units.mis import fit_temperature
 
-    given = pipeline.profile.interpretability.temperature or getattr(_similarity(pipeline), "temperature", None)
+    given = pipeline.profile.interpretability.temperature or getattr(load_similarity(pipeline), "temperature", None)
     if given:
         return {"temperature": given}
     found = _record(pipeline, pipeline.dense, pipeline.get("extremes", pipeline.dense))
@@ -115,7 +116,7 @@ def _record(
     from prunelens.units.recording import NetworkSource, Recording, Settings
 
     wanted, seed = pipeline.profile.interpretability, pipeline.profile.seed
-    scale = getattr(_similarity(pipeline), "scale", 1.0)
+    scale = getattr(load_similarity(pipeline), "scale", 1.0)
     seen = (wanted.dissection_images, wanted.dissection_quantile)
     settings = Settings(wanted.tasks, wanted.explanations, scale, temperature, *seen, seed)
     source = NetworkSource(networks.architecture(pipeline), network(pipeline, variant), pipeline.device)
@@ -310,7 +311,7 @@ def picture_quality(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
     stimuli, (drawn, dense) = _embed_pictures(pipeline, [variant, pipeline.dense])
     table = quality(
         drawn, dense, stimuli, pipeline.get("temperature")["temperature"], wanted.tasks, wanted.explanations,
-        getattr(_similarity(pipeline), "scale", 1.0), pipeline.profile.seed,
+        getattr(load_similarity(pipeline), "scale", 1.0), pipeline.profile.seed,
     )  # fmt: skip
     return pd.concat([pd.DataFrame(units, columns=["layer", "unit"]), table], axis=1)
 
@@ -320,13 +321,13 @@ def _embed_pictures(pipeline: Pipeline, variants: list[Variant]) -> tuple[np.nda
     from prunelens.units.picture_quality import Drawn
     from prunelens.units.similarities import compress
 
-    k, batch_size = pipeline.profile.interpretability.extremes, pipeline.profile.batch_size
+    k = pipeline.profile.interpretability.extremes
     units = drawn_units(pipeline)
-    found, embed = [pipeline.get("pictures", variant) for variant in variants], _similarity(pipeline).embed
+    found, embed = [pipeline.get("pictures", variant) for variant in variants], load_similarity(pipeline).embed
     shown = np.stack([arrays[f"{side}/images"] for arrays in found for side in ("exciting", "inhibiting")])
-    stimuli, rows = _embeddings(pipeline), embed(shown.reshape(-1, *shown.shape[3:]), batch_size, pipeline.device)
+    stimuli, rows = _embeddings(pipeline), embed(shown.reshape(-1, *shown.shape[3:]), BATCH, pipeline.device)
     if stimuli.shape[1] != rows.shape[1]:  # compressed coordinates know the stimuli only
-        whole = embed(images.stimuli(pipeline).images, batch_size, pipeline.device)
+        whole = embed(images.stimuli(pipeline).images, BATCH, pipeline.device)
         stimuli, rows = np.split(compress(np.concatenate([whole, rows])), [len(stimuli)])
     rows = rows.reshape(*shown.shape[:3], -1)
     drawn = [

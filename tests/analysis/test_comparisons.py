@@ -364,3 +364,9 @@ def test_comparisons_of_a_study_pair_every_configuration_with_its_own_epochs() -
     doubled = pd.concat([accuracy, accuracy.assign(epochs=2 * accuracy.epochs, top1=0.5)])
     again = pick(comparisons.against(doubled), epochs=accuracy.epochs.max())
     pd.testing.assert_frame_equal(again.drop(columns="minus_dense"), differences.drop(columns="minus_dense"))
+
+
+def test_the_lowest_of_none_is_refused() -> None:
+    dense = tables()["accuracy"].query("rate == 0")
+    with pytest.raises(ValueError, match="found no pruned one-shot network, expected at least one"):
+        comparisons.lowest(dense, 0.1)

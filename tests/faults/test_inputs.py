@@ -73,7 +73,7 @@ def test_a_similarity_whose_weights_are_gone_since_they_were_tried(root: Path, m
 
 
 def test_outputs_that_are_fewer_than_classes_are_refused(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"^images embedded: gave a class for output 7, expected .* outputs = 5"):
+    with pytest.raises(ValueError, match=r"^images embedded: gave a class for output 7, expected .*outputs = 5"):
         study(root, "network.outputs=5")
 
 

@@ -10,7 +10,9 @@ usage() {
 Reruns the study: executes its notebooks in order and writes every figure and table.
 
   ./run_all.sh [PROFILE] [options]          run a profile (default: quick)
+  ./run_all.sh plan PROFILE [options]       say what to expect of each claim, and the cost in minutes and disk
   ./run_all.sh compute PROFILE [options]    compute its networks and measures without drawing figures
+  ./run_all.sh verify PROFILE [options]     compare the run in figures/PROFILE with data/reference/PROFILE
   ./run_all.sh judge FOLDER                 decide the claims again from the tables in figures/PROFILE
   ./run_all.sh train PROFILE FILE [options] train the dense network from scratch and write its weights
   ./run_all.sh lab [options of jupyter lab] open the notebooks
@@ -28,6 +30,7 @@ Profiles
 Options
   --notebooks LIST   of run: only these, by number: 01,05 or 03-06 or 00,03-06
   --stages LIST      of compute: only these, such as retrained,accuracy
+  --keep             of verify: make the run the reference instead
   --set KEY=VALUE    change one number of the profile, KEY dotted; repeat for more
   --device DEVICE    auto (default), cpu or cuda
   --out DIR          write into DIR/figures/PROFILE instead of figures/PROFILE, and keep what was
@@ -41,7 +44,7 @@ Examples
 
 The first run installs several GB of packages into .venv, which takes minutes; later runs start in seconds.
 Whatever was computed is loaded, not computed again: after an interruption, run the same command again.
-Exit status: 0 all done, 1 a notebook failed, 2 wrong usage, 130 interrupted.
+Exit status: 0 all done, 1 a notebook failed or verify found a difference, 2 wrong usage, 130 interrupted.
 Environment: PYTHON names the Python (>= 3.11) to make .venv from.
 HELP
 }
@@ -139,7 +142,7 @@ for argument in "$@"; do
 done
 set_up
 case "${1:-}" in
-    run | compute | judge | train) ;;
+    run | plan | compute | verify | judge | train) ;;
     *) set -- run "$@" ;;
 esac
 exec "$VENV/bin/python" -m prunelens "$@"

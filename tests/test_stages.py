@@ -70,7 +70,7 @@ def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
 
     wanted = [Variant("dense"), Variant("structured_l1", 0.4)]
     found = pipeline(tmp_path)
-    found._processes = lambda: 1
+    found.processes = lambda: 1
     found.ensure("counted", wanted)
     found.ensure("counted", [*wanted, Variant("connection_l1", 0.4)])
     assert [subject.method for subject in calls] == ["dense", "structured_l1", "connection_l1"]
@@ -87,7 +87,7 @@ def test_several_stages_of_a_subject_are_one_unit_of_work(tmp_path: Path) -> Non
         return pipeline.remember("shared", pytest.fail)
 
     found = pipeline(tmp_path)
-    found._processes = lambda: 1
+    found.processes = lambda: 1
     found.ensure(["one", "two"], [Variant("dense")])
     assert found.get("two", Variant("dense")) == {"at": str(Variant("dense"))}
 
@@ -98,7 +98,7 @@ def test_nothing_is_prepared_where_nothing_is_missing(tmp_path: Path) -> None:
         return {}
 
     found = pipeline(tmp_path)
-    found._processes = lambda: 1
+    found.processes = lambda: 1
     seen = []
     found.ensure("made", [Variant("dense")], before=lambda: seen.append(1))
     found.ensure("made", [Variant("dense")], before=pytest.fail)

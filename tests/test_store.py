@@ -121,7 +121,8 @@ def test_a_note_that_is_something_else_is_damage(store: Store, note: str, caplog
     store.get("stage", "slug", {}, "json", lambda: {"a": 1})
     file = Path(f"{store.path('stage', 'slug', {}, '.data.json')}.json")
     file.write_text(note)
-    assert store.foreign("stage", "slug", {}, "json") == ""
+    told = store.note("stage", "slug", {}, "json")
+    assert told is None or store_module.differences(told)
     assert store.get("stage", "slug", {}, "json", lambda: {"a": 2}) == {"a": 2} and "is damaged" in caplog.text
 
 
@@ -136,14 +137,12 @@ def test_loading_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_results_of_other_code_or_packages_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store.foreign("stage", "slug", {}, "json") == "", "nothing is there"
     store.get("stage", "slug", {}, "json", lambda: {"a": 1})
-    assert store.foreign("stage", "slug", {}, "json") == ""
-    ours = store_module.origin()
+    note, ours = store.note("stage", "slug", {}, "json"), store_module.origin()
+    assert store_module.differences(note) == ""
     later = {**ours, "library_sha256": "0", "versions": {**ours["versions"], "torch": "99"}}
     monkeypatch.setattr(store_module, "origin", lambda: later)
-    torch = ours["versions"]["torch"]
-    assert store.foreign("stage", "slug", {}, "json") == f"another version of this library, torch {torch}"
+    assert store_module.differences(note) == f"another version of this library, torch {ours['versions']['torch']}"
     assert store.get("stage", "slug", {}, "json", pytest.fail) == {"a": 1}, "it is loaded all the same"
 
 

@@ -48,6 +48,19 @@ def test_controls_are_one_network_per_method_rate_and_seed() -> None:
     assert Variant("connection_l1", 0.8, "one_shot", 3, weights="random", epochs=2) in found
 
 
-def test_budgets_of_iterative_networks_have_their_one_shot_partners() -> None:
-    found = accuracy_variants(profile.load("smoke", ["pruning.iterative.epochs=[5]"]))
-    assert {v.schedule for v in found if v.epochs == 5} == {"one_shot", "iterative"}
+def test_doubled_rates_have_every_kind_of_retrained_network_once() -> None:
+    smoke = profile.load("smoke", ["pruning.doubled=[0.8]", "pruning.seeds=[3, 0]"])
+    kinds = {(v.method, v.schedule, v.masked) for v in variants(smoke, ()) if v.epochs and v.rate in (0, 0.8)}
+    doubled = [v for v in accuracy_variants(smoke) if v.epochs == 4]
+    assert {(v.method, v.schedule, v.masked) for v in doubled} == kinds and len(doubled) == len(kinds)
+    assert {v.seed for v in doubled} == {3} and {v.rate for v in doubled} == {0, 0.8}
+    none = profile.load("smoke", ["pruning.doubled=[]"])
+    assert all(v.epochs <= none.retraining.epochs for v in accuracy_variants(none))
+
+
+def test_unretrained_networks_are_one_each_and_none_twice() -> None:
+    override = "pruning.unretrained={methods: [structured_l1, structured_random], rates: [0.6, 0.8]}"
+    found = [v for v in variants(profile.load("smoke", [override]), ()) if v.schedule == "none"]
+    assert len(set(found)) == len(found)
+    assert [v.rate for v in found if v.method == "structured_random"] == [0.6, 0.8]
+    assert sorted(v.rate for v in found if v.method == "structured_l1") == [0.4, 0.6, 0.8]

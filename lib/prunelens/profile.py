@@ -113,8 +113,6 @@ class Iterative(Grid):
     """Pruning in steps: each prunes the same fraction of what remains, then retrains for an equal share of epochs."""
 
     steps: Count = 4
-    # Further numbers of epochs, in all, at which iterative and one-shot networks are compared by accuracy:
-    epochs: list[Count] = []
 
 
 class Rewound(Grid):
@@ -132,14 +130,17 @@ class Pruning(Section):
     seeds: Annotated[list[Seed], Distinct] = Field(min_length=1)
     unmasked: Grid = Grid()  # retrained without masks, as the paper's code did
     iterative: Iterative = Iterative()
+    unretrained: Grid = Grid()  # further networks that are left as they were pruned, one each
     # Judged by accuracy alone:
+    doubled: Rates = []  # the first seed's retrained networks of these rates, and the dense one, with twice the epochs
     recalibrated: Grid = Grid()  # BatchNorm's statistics measured anew, no gradient step
     controls: Grid = Grid()  # further one-shot variants, such as random masks, at fewer rates
     reinitialized: Grid = Grid()  # the masks kept, all weights drawn anew
     rewound: Rewound = Rewound()
 
 
-GRIDS = ("unmasked", "iterative", "recalibrated", "controls", "reinitialized", "rewound")  # of Pruning, beside itself
+# Grids of Pruning beside itself:
+GRIDS = ("unmasked", "iterative", "unretrained", "recalibrated", "controls", "reinitialized", "rewound")
 
 
 class Sensitivity(Section):
@@ -219,26 +220,13 @@ class Profile(Section):
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "Profile":
         """Checks that involve several sections but no network."""
-        grid, steps, measure = self.pruning, self.pruning.iterative.steps, self.interpretability
-        _check_one_shot(grid)
+        _check_one_shot(self.pruning)
         for key in GRIDS:
-            if (part := getattr(grid, key)).methods and not part.rates:
+            if (part := getattr(self.pruning, key)).methods and not part.rates:
                 raise ValueError(f"pruning.{key}.rates: found none, expected some for {', '.join(part.methods)}")
-        for key, epochs in (
-            ("retraining.epochs", [self.retraining.epochs]),
-            ("pruning.iterative.epochs", grid.iterative.epochs),
-        ):
-            if grid.iterative.methods and min(epochs, default=steps) < steps:
-                raise ValueError(
-                    f"{key}: found {min(epochs)}, expected at least one for each of the {steps} "
-                    "steps of pruning.iterative"
-                )
-        needed = 2 * measure.extremes
-        if self.data.stimulus_images < needed and self.data.extra_stimuli is None:
-            raise ValueError(
-                f"data.stimulus_images: found {self.data.stimulus_images}, {measure.tasks} tasks of "
-                f"{measure.explanations} explanations need {needed}"
-            )
+        _check_iterative(self.pruning.iterative, self.retraining.epochs)
+        if self.data.extra_stimuli is None:
+            self.check_stimuli(self.data.stimulus_images)
         if self.data.source == "folder" and self.data.root is None:
             raise ValueError("data.root: found nothing, expected a folder with train/WNID and val/WNID")
         classes, outputs = self.data.classes, self.network.outputs
@@ -251,6 +239,19 @@ class Profile(Section):
         if self.network.weights == "scratch" and self.network.scratch is None:
             raise ValueError("network.scratch: found nothing, expected how to train, as network.weights is scratch")
         return self
+
+    def check_stimuli(self, n: int) -> None:
+        """Refuse tasks whose extremes are more than a quarter of the n stimuli: those would be no extremes.
+
+        With 400 extremes of 448 stimuli the MIS said nothing of units whose concepts are known.
+        """
+        wanted = self.interpretability
+        if 8 * wanted.extremes > n:
+            raise ValueError(
+                f"data.stimulus_images: found {n} stimuli, of which {wanted.tasks} interpretability.tasks of "
+                f"{wanted.explanations} explanations take {2 * wanted.extremes} as extremes; expected at least "
+                f"{8 * wanted.extremes}, so that extremes are at most a quarter"
+            )
 
     @property
     def methods(self) -> list[str]:
@@ -271,6 +272,13 @@ class Profile(Section):
         for part in key.split("."):
             found = getattr(found, part)
         return found.model_dump() if isinstance(found, pydantic.BaseModel) else found
+
+
+def _check_iterative(iterative: Iterative, epochs: int) -> None:
+    """Refuse a schedule whose steps have no epoch each with a third of all after the last mask."""
+    if iterative.methods and epochs - -(-epochs // 3) < iterative.steps - 1:
+        raise ValueError(f"retraining.epochs: found {epochs}, expected at least one for each of the {iterative.steps} "
+                         "steps of pruning.iterative, and a third of all after the last")  # fmt: skip
 
 
 def _check_one_shot(grid: Pruning) -> None:

@@ -119,9 +119,16 @@ class Pipeline:
         """Whether a stage's artefact is there."""
         return self.store.has(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
 
-    def foreign(self, name: str, subject: Subject = None) -> str:
-        """What other code or packages computed a stage's artefact, in words; "" where none did, or it is not there."""
-        return self.store.foreign(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
+    def note(self, name: str, subject: Subject = None) -> dict[str, Any] | None:
+        """What is known of a stage's artefact: see `Store.note`."""
+        return self.store.note(name, self._slug(subject), self.key(name, subject), STAGES[name].form)
+
+    def processes(self) -> int:
+        """How many subjects are computed at once."""
+        # PyTorch has no gradients in processes that are forked where it has used a GPU.
+        import torch
+
+        return 1 if self.device != "cpu" or torch.cuda.is_available() else engine.cores()
 
     def ensure(
         self,
@@ -138,7 +145,7 @@ class Pipeline:
         found = {s: [name for name in names if not self.has(name, s)] for s in dict.fromkeys(subjects)}
         units = [(missing, subject) for subject, missing in found.items() if missing]
         if units:
-            processes = self._processes()
+            processes = self.processes()
             if before:
                 before()
             engine.run(self._compute, units, label or names[0], processes)
@@ -147,12 +154,6 @@ class Pipeline:
         names, subject = unit
         for name in names:
             self.get(name, subject)
-
-    def _processes(self) -> int:
-        # PyTorch has no gradients in processes that are forked where it has used a GPU.
-        import torch
-
-        return 1 if self.device != "cpu" or torch.cuda.is_available() else engine.cores()
 
     def key(self, name: str, subject: Subject = None) -> dict:
         """What an artefact's content depends on, as JSON."""

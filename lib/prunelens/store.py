@@ -73,19 +73,17 @@ class Store:
         file = self.path(stage, slug, key, FORMS[form][0])
         return file.exists() and _note(file).exists()
 
-    def foreign(self, stage: str, slug: str, key: dict, form: str) -> str:
-        """What other code or packages than this process's computed an artefact, in words; "" where none did."""
+    def note(self, stage: str, slug: str, key: dict, form: str) -> dict[str, Any] | None:
+        """What the note of an artefact says, and its size in `bytes`; None where there is no artefact."""
         file = self.path(stage, slug, key, FORMS[form][0])
         try:
-            return _differences(json.loads(_note(file).read_text()))
+            return {**json.loads(_note(file).read_text()), "bytes": file.stat().st_size}
         except (
             OSError,
             ValueError,
-            KeyError,
             TypeError,
-            AttributeError,
-        ):  # it is not there, or damaged, which is said when it is loaded
-            return ""
+        ):  # of damage, loading tells
+            return None
 
     def path(self, stage: str, slug: str, key: dict, extension: str) -> Path:
         """Where the artefact lies or will lie."""
@@ -143,7 +141,8 @@ def _write_table(table: pd.DataFrame, file: Path) -> None:
     table.to_parquet(file, index=False)
 
 
-def _write_arrays(arrays: Arrays, file: Path) -> None:
+def write_arrays(arrays: Arrays, file: Path) -> None:
+    """Write arrays as safetensors, which takes the memory of an array as it lies: in C order."""
     safetensors.numpy.save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
 
 
@@ -156,7 +155,7 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 
 FORMS: dict[str, tuple[str, Callable[[Any, Path], None], Callable[[Path], Any]]] = {
-    "arrays": (".safetensors", _write_arrays, safetensors.numpy.load_file),
+    "arrays": (".safetensors", write_arrays, safetensors.numpy.load_file),
     "table": (".parquet", _write_table, pd.read_parquet),
     "json": (".data.json", _write_json, _load_json),
 }
@@ -201,10 +200,12 @@ def _remove_drafts(file: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def _differences(note: dict[str, Any]) -> str:
+def differences(note: dict[str, Any]) -> str:
+    """What other code or packages than this process's a note names, in words; "" where it names none."""
     ours = origin()
-    code = [] if note["library_sha256"] == ours["library_sha256"] else ["another version of this library"]
-    theirs = [f"{name} {found}" for name, found in note["versions"].items() if ours["versions"].get(name) != found]
+    code = [] if note.get("library_sha256") == ours["library_sha256"] else ["another version of this library"]
+    versions = note.get("versions", {}).items()
+    theirs = [f"{name} {found}" for name, found in versions if ours["versions"].get(name) != found]
     return ", ".join(code + theirs)
 
 

@@ -18,10 +18,10 @@ import pandas as pd
 from prunelens import profile
 from prunelens.images import stages as images
 from prunelens.images.imageset import ImageSet
-from prunelens.paths import FIGURES, RUNS
+from prunelens.paths import RUNS, figures
 from prunelens.pruning import stages as pruning
 from prunelens.registry import Description
-from prunelens.stages import STAGES, Pipeline
+from prunelens.stages import Pipeline
 from prunelens.store import Arrays, Store, origin
 from prunelens.units import stages as units
 from prunelens.units.stages import Unit
@@ -73,7 +73,7 @@ class Study:
     def __init__(self, name: str, overrides: Iterable[str] = (), device: str = "auto", out: str = "") -> None:
         self.overrides, self.device = list(overrides), device
         self.profile = profile.load(name, self.overrides)
-        self.folder = (Path(out) / "figures" if out else FIGURES) / self.profile.name
+        self.folder = figures(out) / self.profile.name
         self.pipeline = Pipeline(self.profile, Store(Path(out) / "runs" if out else RUNS), device)
         random = {name for name, method in self.pipeline.parts["method"].items() if method.random}
         self.variants = variants(self.profile, random)
@@ -100,7 +100,7 @@ class Study:
             units.load_similarity(self.pipeline)
         if wanted.network.weights == "scratch":
             return
-        if not all(self.pipeline.has("accuracy", variant) for variant in self._known):
+        if not self.pipeline.has("retrained", self.retrained[0]):
             pruning.network(self.pipeline, self.dense)
         dense = self.accuracy([self.dense]).iloc[0]
         if dense.top1_low <= self.chance:
@@ -108,27 +108,6 @@ class Study:
                 f"network.weights: the dense network is right on {dense.top1:.1%} of {dense.n} images, where guessing "
                 f"gives {self.chance:.1%}; expected more: see data.classes and network.normalization"
             )
-
-    def foreign(self) -> dict[str, str]:
-        """Stored results of this study that other code or packages computed: what differs, by stage and subject."""
-        measures = {units.measure_stage(self.pipeline, name) for name in self.profile.interpretability.measures}
-        names = [name for name in STAGES if name in measures or not name.startswith("measure.")]  # not another study's
-        blocks = self.blocks if self.pipeline.has("layers") else []
-        subjects = {"variant": self._known, "block": blocks, "": [None]}
-        found = {
-            f"{name} {subject or ''}".strip(): self.pipeline.foreign(name, subject)
-            for name in names
-            for subject in subjects[STAGES[name].subject]
-        }
-        return {name: said for name, said in found.items() if said}
-
-    @property
-    def _known(self) -> list[Variant]:
-        """The networks whose keys are known: without the sensitivity scan, not those of methods that need it."""
-        scanned = self.pipeline.has("layers") and all(self.pipeline.has("sensitivity", block) for block in self.blocks)
-        unknown = {name for name, part in self.pipeline.parts["method"].items() if "sensitivity" in part.needs}
-        as_pruned = [replace(v, schedule="none", epochs=0, masked=True) for v in self.everything]
-        return [v for v in dict.fromkeys([*self.everything, *as_pruned]) if scanned or v.method not in unknown]
 
     def compute(self, stages: Sequence[str] | None = None) -> None:
         """Compute what is missing of the named stages (by default of all), without drawing a figure.
@@ -231,7 +210,8 @@ class Study:
     def epochs(self, chosen: Chosen = None) -> pd.DataFrame:
         """The course of retraining: a row per network and epoch, epoch 0 being the network as it was pruned first.
 
-        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, and those of `accuracy`.
+        Columns: fields; epoch, step, step_rate, learning_rate, loss, train_top1, seconds, bfloat16 (whether it ran in
+        that precision), and those of `accuracy`.
         """
         chosen = self.retrained if chosen is None else list(chosen)
         self.pipeline.ensure("retrained", chosen, "retraining", before=partial(pruning.share, self.pipeline))
@@ -330,10 +310,9 @@ class Study:
     # ---------------------------------------------------------------------------------------------------- tables
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that claims are judged by: accuracy, epochs, units and classes."""
+        """The tables that claims are judged by: accuracy, units and classes."""
         return {
             "accuracy": self.accuracy(self.everything),
-            "epochs": self.epochs(),
             "units": self.units(),
             "classes": self.class_accuracy(),
         }

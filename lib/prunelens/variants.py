@@ -63,7 +63,8 @@ def variants(profile: Profile, random: Container[str]) -> list[Variant]:
         found += [Variant(method, rate, "one_shot", seed, epochs=epochs) for rate in grid.rates for seed in seeds]
     unmasked = _each(grid.unmasked, "one_shot", seeds, epochs)
     found += [replace(variant, masked=False) for variant in unmasked]
-    return found + _each(grid.iterative, "iterative", seeds, epochs)
+    found += _each(grid.iterative, "iterative", seeds, epochs)
+    return list(dict.fromkeys([*found, *_each(grid.unretrained, "none", seeds[:1], 0)]))
 
 
 def accuracy_variants(profile: Profile) -> list[Variant]:
@@ -76,9 +77,11 @@ def accuracy_variants(profile: Profile) -> list[Variant]:
     reinitialized = _each(grid.reinitialized, "one_shot", seeds, epochs)
     found += [replace(variant, weights="random") for variant in reinitialized]
     found += _each(grid.rewound, "rewound", seeds, epochs)
-    for other in grid.iterative.epochs:
-        for schedule in ("one_shot", "iterative"):
-            found += _each(grid.iterative, schedule, seeds, other)
+    found += [
+        replace(variant, epochs=2 * epochs)
+        for variant in variants(profile, ())
+        if grid.doubled and variant.epochs and variant.seed == seeds[0] and variant.rate in (0, *grid.doubled)
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -356,6 +356,7 @@ def test_picture_differences_are_of_the_units_that_live_in_both() -> None:
 
 def test_comparisons_of_a_study_pair_every_configuration_with_its_own_epochs() -> None:
     accuracy = tables()["accuracy"]
+    accuracy = accuracy[accuracy.epochs <= accuracy.epochs.mode().max()]
     differences, controls = comparisons.against(accuracy), comparisons.controls(accuracy)
     assert len(differences) == 9 + 1 + 2 and differences.seeds.map(len).eq(3).all()
     assert controls.groupby("changed").size().to_dict() == {"masked": 1, "schedule": 2}
@@ -370,3 +371,15 @@ def test_the_lowest_of_none_is_refused() -> None:
     dense = tables()["accuracy"].query("rate == 0")
     with pytest.raises(ValueError, match="found no pruned one-shot network, expected at least one"):
         comparisons.lowest(dense, 0.1)
+
+
+def test_differences_by_class_have_the_mean_of_the_difference_over_images() -> None:
+    """Classes of different sizes; one without images, and a seed that one side lacks, are left out."""
+    rows = [
+        (seed, output, n, 0.5 + 0.1 * output + 0.01 * seed) for seed in (0, 1) for output, n in enumerate((10, 30, 0))
+    ]
+    right = pd.DataFrame(rows, columns=["seed", "output", "n", "top1"])
+    left = right.assign(top1=right.top1 + right.output.map({0: 0.2, 1: 0.0, 2: 9.0}))
+    found = comparisons.by_class(left, right[right.seed == 1])
+    assert found.index.tolist() == [1] and found.columns.tolist() == [0, 1]
+    assert found.to_numpy().mean() == pytest.approx(0.2 * 10 / 40)

@@ -14,6 +14,7 @@ from prunelens.analysis.estimates import (
     Estimate,
     by,
     counted,
+    crossed_mean,
     holm,
     mean,
     proportion_difference,
@@ -208,3 +209,31 @@ def test_holm() -> None:
     assert holm([]).size == 0
     p_values = np.random.default_rng(0).uniform(0, 0.2, 30)
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_crossed_mean_adds_the_variances_over_rows_and_columns() -> None:
+    rows, columns = np.array([-0.1, 0.0, 0.1]), np.linspace(-1, 1, 50)
+    one = crossed_mean(0.5 + rows[:, None] + np.zeros(50), "seeds", "classes")
+    expected = mean(0.5 + rows, "seeds")
+    assert (one.low, one.high) == pytest.approx((expected.low, expected.high)) and one.over == "3 seeds and 50 classes"
+    both = crossed_mean(0.5 + rows[:, None] + columns, "seeds", "classes")
+    parts = np.array([rows.var(ddof=1) / 3, columns.var(ddof=1) / 50])
+    freedom = parts.sum() ** 2 / (parts**2 / [2, 49]).sum()  # Satterthwaite's
+    assert both.high - 0.5 == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
+    single = crossed_mean(columns[None], "seeds", "classes")
+    expected = mean(columns, "classes")
+    assert (single.low, single.high) == pytest.approx((expected.low, expected.high))
+    assert str(crossed_mean(np.ones((1, 1)), "seeds", "classes")) == "1.000 (no interval)"
+    with pytest.raises(ValueError, match="missing values"):
+        crossed_mean([[1.0, np.nan]], "seeds", "classes")
+
+
+def test_intervals_of_crossed_means_cover_the_truth() -> None:
+    """Data with effects of rows, of columns and of both: at least 93 % of the intervals hold the true mean."""
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        values = generator.normal(0, 1, (5, 1)) + generator.normal(0, 2, (1, 60)) + generator.normal(0, 2, (5, 60))
+        found = crossed_mean(values, "seeds", "classes")
+        hits += found.low < 0 < found.high
+    assert hits >= 930

@@ -8,6 +8,7 @@ import pytest
 
 from prunelens.analysis import estimates, published, reanalysis, units, verdicts
 from prunelens.analysis.estimates import Estimate
+from prunelens.analysis.selection import pick
 from prunelens.variants import FIELDS
 
 needs_tables = pytest.mark.skipif(
@@ -124,7 +125,7 @@ def curves() -> pd.DataFrame:
             "adam", 0.001, 0.8, 0.76, 0.45), ("unstructured_global", "one_shot", "sgd", 0.01, 0.8, 0.76, 0.68),
             ("unstructured_global", "iterative", "sgd", 0.01, 0.8, 0.77, 0.69)]  # fmt: skip
     names = ["method", "schedule", "optimizer", "learning_rate", "rate", "conv_sparsity", "top1"]
-    table = pd.DataFrame(runs, columns=names).merge(pd.DataFrame({"epoch": [49, 50]}), how="cross")
+    table = pd.DataFrame(runs, columns=names).merge(pd.DataFrame({"epoch": [25, 49, 50]}), how="cross")
     return table.assign(epochs=50, masked=table.method != "connection_l1", top1=table.top1 - 0.001 * (50 - table.epoch))
 
 
@@ -135,6 +136,9 @@ def test_published_curves_are_judged_by_the_studys_rules() -> None:
     assert (tables["accuracy"].n == 50_000).all() and (tables["accuracy"].top1_low < tables["accuracy"].top1).all()
     found = verdicts.judge(tables).set_index("claim").verdict
     assert found["C2"] == "holds" and set(found.drop("C2")) == {"not tested"}
+    keys = ["method", "schedule"]
+    first, last = (pick(tables["accuracy"], epochs=epochs).set_index(keys).top1 for epochs in (25, 50))
+    assert (last - first).to_numpy() == pytest.approx(np.full(6, 0.025))
 
 
 def test_order_of_methods_and_iterative_of_known_curves() -> None:

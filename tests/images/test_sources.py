@@ -14,7 +14,7 @@ from prunelens.images.imageset import ImageSet
 
 def test_the_built_in_source_is_found_and_passes() -> None:
     source = registry.find("images", "embedded")
-    sources.check(source, 32, 8)
+    sources.check(source, 32, 100)
     assert registry.description(source, "embedded").label == "embedded textures"
     assert len(source("train", 5, 32, 1)) == 5 and source("train", 5, 32, 1).names[0].startswith("train/1/")
 
@@ -41,7 +41,7 @@ def changed(change: Callable[[str, ImageSet], object]) -> sources.Source:
         ),
         (lambda split, n, size, seed: sources.embedded(split, n, 64, seed), r"gave train images \(8, 64, 64, 3\)"),
         (
-            changed(lambda split, images: replace(images, class_names=[f"{split}{i}" for i in range(8)])),
+            changed(lambda split, images: replace(images, class_names=[f"{split}{i}" for i in range(100)])),
             "gave other classes or outputs for train than for validation",
         ),
         (
@@ -59,14 +59,14 @@ def changed(change: Callable[[str, ImageSet], object]) -> sources.Source:
         (changed(lambda split, images: replace(images, labels=np.roll(images.labels, next(TURN)))), "asked again"),
         (changed(lambda split, images: replace(images, names=["one"] * len(images))), "names: 1 occur more than once"),
         (
-            changed(lambda split, images: replace(images, outputs=images.outputs + 3)),
-            r"gave a class for output 10, expected less than network\.outputs = 9",
+            changed(lambda split, images: replace(images, outputs=images.outputs + 100)),
+            r"gave a class for output \d+, expected less than network\.outputs = 101",
         ),
     ],
 )
 def test_a_source_that_gives_something_else_is_refused(source: sources.Source, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        sources.check(source, 32, 9)
+        sources.check(source, 32, 101)
     assert "\n" not in str(error.value)
 
 

@@ -14,8 +14,9 @@ from prunelens.stages import Pipeline
 from prunelens.store import Store
 
 EIGHT = [f"class{label}" for label in range(8)]
-ALL = ["data.source=folder", "data.train_images=null", "data.validation_images=null", "data.stimulus_images=16",
-       "interpretability.tasks=2", "interpretability.explanations=3", "sensitivity.images=8"]  # fmt: skip
+ALL = ["data.source=folder", "data.train_images=null", "data.validation_images=null", "data.stimulus_images=64",
+       "interpretability.tasks=2", "interpretability.explanations=3", "sensitivity.images=8",
+       "network.outputs=8"]  # fmt: skip
 
 
 def write(folder: Path, classes: list[str], n: int = 2, seed: int = 0) -> None:
@@ -128,7 +129,7 @@ def test_replaced_images_make_other_results(root: Path) -> None:
 
 def test_extra_stimuli_may_have_the_same_names_and_other_classes(root: Path) -> None:
     write(root / "extra", ["class3", "thing", "other"], seed=2)
-    found = images.stimuli(pipeline(root, f"data.extra_stimuli={root / 'extra'}"))
+    found = images.stimuli(pipeline(root, "data.stimulus_images=16", f"data.extra_stimuli={root / 'extra'}"))
     shown = dict(zip(found.names, found.outputs[found.labels].tolist(), strict=True))
     assert len(found) == 22 and shown["class3/0.bmp"] == shown["extra/class3/0.bmp"] == 3
     assert shown["extra/other/0.bmp"] == 8 and shown["extra/thing/1.bmp"] == 9, "no output of the network"
@@ -138,7 +139,7 @@ def test_extra_stimuli_may_have_the_same_names_and_other_classes(root: Path) -> 
 def test_extra_stimuli_that_cannot_be_read_name_the_key(root: Path, wrong: str) -> None:
     (root / "empty").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=rf"^data\.extra_stimuli: .*{wrong}"):
-        images.stimuli(pipeline(root, f"data.extra_stimuli={root / wrong}"))
+        images.stimuli(pipeline(root, "data.stimulus_images=16", f"data.extra_stimuli={root / wrong}"))
 
 
 def test_a_class_folder_that_is_a_link_to_nothing_is_no_absent_class(root: Path) -> None:

@@ -35,7 +35,7 @@ def test_an_architectures_own_normalization_can_be_given_in_numbers(name: str) -
 def test_another_normalization_is_that_of_torchvisions_network_on_normalized_images(name: str, tmp_path: Path) -> None:
     """In the forward pass, in the steps, and in a copy."""
     wanted = f"network.normalization={{mean: {[0.1, 0.2, 0.3]}, deviation: {[0.4, 0.5, 0.6]}}}"
-    asked = profile.load("smoke", [wanted, f"network.architecture={name}", "network.width=1.0"])
+    asked = profile.load("smoke", [wanted, f"network.architecture={name}", "network.width=1.0", "network.outputs=8"])
     pipeline = Pipeline(asked, Store(tmp_path), "cpu")
     network = stages.build(pipeline).eval()
     more = {"aux_logits": False, "init_weights": False, "transform_input": False} if name == "googlenet" else {}

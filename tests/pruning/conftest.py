@@ -28,7 +28,7 @@ class Small:
     def __init__(self, name: str) -> None:
         self.architecture: Architecture = architectures.load(name)
         self.width = 1.0 if name == "bvlc_googlenet" else 0.25
-        self.network = self.architecture.build(8, self.width)
+        self.network = self.architecture.build(100, self.width)
         weights.initialize(self.network, 0)
         self.network.get_submodule(self.architecture.output).bias.data.normal_(
             generator=torch.Generator().manual_seed(0)

@@ -29,8 +29,7 @@ def test_images_are_batches_that_the_network_takes(small: Any, context: Context)
 
 def test_gradients_are_those_of_the_loss_among_the_datas_classes(small: Any) -> None:
     whole = small.images
-    few = whole.subset((whole.labels < 3).nonzero()[0])
-    images = ImageSet(few.images, few.labels, few.names, list("abc"), torch.tensor([5, 0, 2]).numpy())
+    images = ImageSet(whole.images, whole.labels % 3, whole.names, list("abc"), torch.tensor([5, 0, 2]).numpy())
     context = Context(small.fresh().eval(), small.architecture, 0, lambda: images, dict, ("images",))
     batch, labels = context.images()
     with torch.no_grad():  # as a method may be called

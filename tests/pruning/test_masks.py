@@ -40,7 +40,7 @@ BRANCH = "inception3a.branch1.conv.weight"
     ("found", "message"),
     [
         ({"conv1.conv.weight": torch.ones(16, 3, 7, 7, dtype=torch.bool)}, "conv1.conv.weight: .* is protected"),
-        ({"fc.weight": torch.ones(8, 256, dtype=torch.bool)}, "fc.weight: this parameter is protected"),
+        ({"fc.weight": torch.ones(100, 256, dtype=torch.bool)}, "fc.weight: this parameter is protected"),
         ({"inception3a.branch1": torch.ones(1, dtype=torch.bool)}, "inception3a.branch1: this .* does not exist"),
         ({BRANCH: torch.ones(16, 48, 1, dtype=torch.bool)}, r"found torch.bool \(16, 48, 1\), expected torch.bool"),
         ({BRANCH: torch.ones(16, 48, 1, 1)}, "found torch.float32"),

@@ -71,7 +71,15 @@ def test_steps_prune_the_same_share_of_what_is_left_and_share_the_epochs() -> No
     assert retraining.steps(0.8, 5, 1) == [(0.8, 5)]
     found = retraining.steps(0.936, 8, 3)
     assert [step.rate for step in found] == pytest.approx([0.6, 0.84, 0.936])
-    assert found[-1].rate == 0.936 and [step.epochs for step in found] == [3, 3, 2]
+    assert found[-1].rate == 0.936 and [step.epochs for step in found] == [3, 2, 3]
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize("epochs", range(8, 20))
+def test_a_third_of_the_epochs_follows_the_last_mask(n: int, epochs: int) -> None:
+    found = [step.epochs for step in retraining.steps(0.8, epochs, n)]
+    assert sum(found) == epochs and len(found) == n and min(found) >= 1
+    assert found[-1] >= max(epochs / 3, epochs / n) and max(found[:-1], default=0) <= found[-1]
 
 
 def test_steps_follow_each_other(small: Any) -> None:
@@ -85,12 +93,11 @@ def test_steps_follow_each_other(small: Any) -> None:
     found = case.run(network, watched)
     assert case.seen == [step.rate for step in case.steps] and case.seen == pytest.approx([0.5528, 0.8], abs=1e-4)
     epochs = part(found, "epoch")
-    assert epochs["epoch"].tolist() == [1, 2, 3] and epochs["step"].tolist() == [0, 0, 1]
-    assert epochs["step_rate"].tolist() == [case.seen[0]] * 2 + [0.8]
-    assert epochs["learning_rate"].tolist() == pytest.approx([0.02, 0.018, 0.02]), "every step begins anew"
-    assert validated[0] == validated[1] == pytest.approx(0.54, abs=0.03) and validated[2] == pytest.approx(
-        0.8, abs=0.03
-    )
+    assert epochs["epoch"].tolist() == [1, 2, 3] and epochs["step"].tolist() == [0, 1, 1]
+    assert epochs["step_rate"].tolist() == [case.seen[0], 0.8, 0.8]
+    assert epochs["learning_rate"].tolist() == pytest.approx([0.02, 0.02, 0.018]), "every step begins anew"
+    assert validated[0] == pytest.approx(0.54, abs=0.03)
+    assert validated[1] == validated[2] == pytest.approx(0.8, abs=0.03)
     for name, mask in part(found, "mask").items():
         assert not found[f"weight/{name}"][~mask].any()
 
@@ -205,7 +212,7 @@ def test_an_interrupted_retraining_goes_on_in_any_step(
     assert_same(found, expected)
     assert found["epoch/seconds"][: len(kept)].tolist() == [row["seconds"] for row in kept], "trained again"
     # Killed in the first epoch of the second step, it prunes that step anew from the end of the first.
-    assert len(again.seen) == {1: 2, 2: 1, 3: 1, 4: 1, 5: 0}[killed_in]
+    assert len(again.seen) == {1: 2, 2: 1, 3: 1, 4: 0, 5: 0}[killed_in]
     assert [file.name for file in checkpoint.parent.iterdir()] == [checkpoint.name], "the caller removes it"
 
 
@@ -300,9 +307,10 @@ def test_the_table_has_a_row_for_every_epoch_and_what_validation_says(small: Any
     assert epochs["epoch"].tolist() == [1, 2]
     assert epochs["learning_rate"].tolist() == pytest.approx([0.02, 0.018])
     assert ((epochs["train_top1"] >= 0) & (epochs["train_top1"] <= 1)).all() and (epochs["seconds"] > 0).all()
+    assert not epochs["bfloat16"].any()
     for name, value in validate(network).items():
         np.testing.assert_array_equal(epochs[name][-1], value)
-    assert epochs["right"].shape == epochs["of"].shape == (2, 8) and epochs["right"].dtype == np.int64
+    assert epochs["right"].shape == epochs["of"].shape == (2, 100) and epochs["right"].dtype == np.int64
 
 
 def test_loss_falls_when_a_few_images_are_learned_by_heart(googlenet: Any) -> None:
@@ -356,3 +364,10 @@ def test_recalibration_moves_batchnorm_statistics_alone_and_repairs_them(googlen
 def test_recalibration_needs_batchnorm(bvlc: Any) -> None:
     with pytest.raises(ValueError, match="BVLCGoogLeNet has no BatchNorm"):
         retraining.recalibrate(bvlc.fresh(), TRAIN, RECIPE, 0, "cpu")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_the_epochs_say_which_precision_ran(googlenet: Any, monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    found = Case(googlenet, epochs=1, precision="bfloat16").run(validate=lambda network: {})
+    assert found["epoch/bfloat16"].tolist() == [able]

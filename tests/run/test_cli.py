@@ -117,22 +117,27 @@ def test_train_to_an_unwritable_place_is_refused_before_training(
 
 
 def test_train_writes_half_precision_weights_and_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
     arrays = {
-        "weight/conv.weight": np.full((2, 3), 0.1, np.float32),
+        "weight/conv.weight": np.asfortranarray(weight),  # as weights in channels-last order
         "weight/bn.num_batches_tracked": np.array(70000),
         "epoch/top1": np.array([0.5, 0.75]),
     }
-    pipeline = SimpleNamespace(get=lambda stage: arrays if stage == "scratch" else None)
+    found = {"scratch": arrays, "accuracy": {"network": {"top1": 0.74}}}
+    pipeline = SimpleNamespace(get=lambda stage, variant=None: found[stage], dense=None)
     asked = Asked(
         monkeypatch, pipeline=pipeline, profile=SimpleNamespace(model_dump=lambda: {"name": "quick", "seed": 3})
     )
     file = tmp_path / "new" / "dense.safetensors"
     assert cli.main(["train", "quick", str(file), "--set", "seed=3"]) == 0
-    assert asked.requests == [Request("quick", ["seed=3", "network.weights=scratch"], "auto", "")]
+    weights = ("scratch", file)
+    assert asked.requests == [Request("quick", ["seed=3", f"network.weights={w}"], "auto", "") for w in weights]
     stored = load_file(file)
-    assert stored["conv.weight"].dtype == np.float16 and stored["bn.num_batches_tracked"] == 70000
+    np.testing.assert_array_equal(stored["conv.weight"], weight.astype(np.float16), strict=True)
+    assert stored["bn.num_batches_tracked"] == 70000
     record = json.loads(file.with_name("dense.safetensors.json").read_text())
     assert record["profile"] == {"name": "quick", "seed": 3} and record["epochs"] == {"top1": [0.5, 0.75]}
+    assert record["top1"] == 0.74, "not that of the weights as written"
     assert "git_commit" in record and "versions" in record
 
 

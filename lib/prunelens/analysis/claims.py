@@ -1,23 +1,24 @@
 """The paper's claims C1 to C6 and its open questions Q1 to Q3, as functions of the study's tables.
 
 All networks come from one dense network: no interval speaks of other dense networks. Accuracies are compared between
-networks retrained for equally many epochs, and a verdict waits until the last epoch raises Top-1 no more.
+networks retrained for equally many epochs, and a verdict on them has to be the same at another number of epochs.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from prunelens.analysis import comparisons, published
 from prunelens.analysis.correlations import class_correlation, class_scores, concept_agreement
-from prunelens.analysis.estimates import NONE, Estimate, mean, share_between
+from prunelens.analysis.estimates import NONE, Estimate, Part, mean, share_between
 from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, random, working
 from prunelens.analysis.units import network_means, output_gaps, slopes
 from prunelens.analysis.verdicts import Claim as claim
 from prunelens.analysis.verdicts import Finding, Tables
 from prunelens.variants import DENSE, FIELDS
-
-SETTLED = 0.01  # of Top-1: retraining whose last epoch raises it by more has not settled
 
 
 def _paper(**fields: object) -> list[float]:
@@ -76,51 +77,71 @@ def _budget(tables: Tables) -> float:
     return pick(tables["accuracy"], schedule="one_shot").epochs.mode().max()
 
 
-def _rising(tables: Tables, *sides: dict[str, object]) -> str:
-    """Which sides of a comparison the last epoch of retraining still raised, and by how much."""
-    found = []
-    for side in sides if len(tables.get("epochs", ())) else ():
-        course = pick(tables["epochs"], **side).sort_values("epoch", kind="stable")
-        rise = course.groupby(FIELDS).top1.agg(lambda top1: top1.diff().iloc[-1]).mean()
-        if rise > SETTLED:
-            found.append(f"{side.get('method', side['schedule'])} {rise:+.1%}")
-    return f"not settled, the last epoch brought {' and '.join(found)}" if found else ""
-
-
 def _differences(tables: Tables, *pairs: tuple[dict, dict]) -> Finding:
-    """Top-1 of the left minus that of the right networks of each pair."""
-    values, undecided = {}, {}
+    """Top-1 of the left minus that of the right networks of each pair, at two budgets."""
+    found = {}
     for left, right in pairs:
         name = f"{left['method']}{'' if left['masked'] else ' (unmasked)'} - {right['method']}"
-        values[name] = comparisons.difference(tables["accuracy"], left, right)
-        if not math.isnan(values[name].value) and (rising := _rising(tables, left, right)):
-            undecided[name] = rising
-    return Finding(values, undecided, f"rate {pairs[0][0]['rate']:g}, {pairs[0][0]['epochs']:g} epochs")
+        found[name] = {
+            epochs: comparisons.difference(
+                tables["accuracy"], left | {"epochs": epochs}, right | {"epochs": epochs}, _classes(tables)
+            )
+            for epochs in sorted(pick(tables["accuracy"], schedule="one_shot").epochs.unique())
+        }
+    return _at_two_budgets(found, _budget(tables), f"rate {pairs[0][0]['rate']:g}")
+
+
+def _classes(tables: Tables) -> pd.DataFrame | None:
+    """Accuracies by class, where they are known: the published ones are not."""
+    return tables["classes"] if "top1" in tables.get("classes", ()) else None
+
+
+def _at_two_budgets(found: Mapping[str, Mapping[float, Estimate]], budget: float, note: str) -> Finding:
+    """A finding at one number of epochs that has to be the same at another, at least twice or at most half as many.
+
+    found: by comparison and number of epochs.
+    """
+    values, undecided, again = {}, {}, {}
+    for name, by_epochs in found.items():
+        values[name] = by_epochs.get(budget, NONE)
+        others = [epochs for epochs, estimate in by_epochs.items() if not math.isnan(estimate.value)]
+        longer = [epochs for epochs in others if epochs >= 2 * budget]
+        shorter = [epochs for epochs in others if epochs <= budget / 2]
+        if other := min(longer, default=None) or max(shorter, default=None):
+            again[name] = by_epochs[other], f"{other:g} epochs"
+        elif not math.isnan(values[name].value):
+            undecided[name] = f"whether it has settled is not known: retrained for {budget:g} epochs alone"
+    return Finding(values, undecided, f"{note}, {budget:g} epochs", again=again)
 
 
 def _connection(tables: Tables, masked: bool) -> Finding:
     pruned = _most_pruned(tables, "connection_l1", masked)
     found = _differences(tables, (pruned, _most_pruned(tables, DENSE)))
     zeros = pick(tables["accuracy"], **pruned).conv_sparsity.mean()
-    return Finding(found.estimates, found.undecided, f"{found.note}, {zeros:.1%} of the conv weights are zero")
+    return replace(found, note=f"{found.note}, {zeros:.1%} of the conv weights are zero")
 
 
 def _minus_one_shot(tables: Tables, *schedules: str) -> Finding:
     """Top-1 of other schedules minus one-shot, mean over methods and rates; pairs at chance are left out."""
-    values, undecided, budget = {}, {}, _budget(tables)
-    notes = [f"{budget:g} epochs"]
+    found = {}
     for schedule in schedules:
-        rows = _schedule_pairs(tables, schedule)
-        sides = {"schedule": schedule}, {"schedule": "one_shot"}
-        means = rows.groupby(["schedule", "seed", "epochs"], as_index=False)[["top1", "n"]].mean()
-        means = means.assign(method="all", rate=0.0, masked=True, weights="trained")
-        by_epochs = {epochs: comparisons.difference(one, *sides) for epochs, one in means.groupby("epochs")}
-        values[schedule] = by_epochs.pop(budget, NONE)
-        notes += [f"{schedule} at {epochs:g} epochs {found:+.1%}" for epochs, found in by_epochs.items()]
-        course = tables.get("epochs", rows[:0]).merge(pick(rows, epochs=budget)[FIELDS])
-        if rising := _rising({"epochs": course}, *sides):
-            undecided[schedule] = rising
-    return Finding(values, undecided, "; ".join(notes))
+        rows, classes = _schedule_pairs(tables, schedule), _classes(tables)
+        if classes is not None:
+            classes = _over_configurations(classes.merge(rows[FIELDS]), "output")
+        sides = ({"schedule": schedule}, {"schedule": "one_shot"})
+        found[schedule] = {
+            epochs: comparisons.difference(
+                _over_configurations(rows), *(side | {"epochs": epochs} for side in sides), classes
+            )
+            for epochs in sorted(rows.epochs.unique())
+        }
+    return _at_two_budgets(found, _budget(tables), "mean over methods and rates")
+
+
+def _over_configurations(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Means over methods and rates by schedule, seed and epochs."""
+    means = rows.groupby(["schedule", "seed", "epochs", *more], as_index=False)[["top1", "n"]].mean()
+    return means.assign(method="all", rate=0.0, masked=True, weights="trained")
 
 
 def _schedule_pairs(tables: Tables, schedule: str) -> pd.DataFrame:
@@ -157,7 +178,7 @@ def c4(tables: Tables) -> Finding:
         seeds = [slope for slope in row.seeds if not math.isnan(slope)]
         slope = mean(seeds, "seeds") if len(seeds) > 1 else Estimate.of(row)
         freedom = min(freedom, len(seeds) - 1) if len(seeds) > 1 else freedom
-        values[row.series] = Estimate(slope.value / way, slope.low / way, slope.high / way, slope.over)
+        values[row.series] = replace(slope, value=slope.value / way, low=slope.low / way, high=slope.high / way)
     return Finding(values, freedom=freedom)
 
 
@@ -184,7 +205,7 @@ def c6a(tables: Tables) -> Finding:
     gaps = output_gaps(working(_above_chance(tables)), "mis")
     found = _at_least(100, len(gaps), "classes", mean(gaps.mean(axis=1), "classes"))
     lower = f"lower in {(gaps.mean() > 0).sum()} of {gaps.shape[1]} configurations"
-    return Finding(found.estimates, found.undecided, lower)
+    return replace(found, note=lower)
 
 
 @claim("C6b", "class accuracy does not correlate with the MIS of the class's output",
@@ -201,7 +222,8 @@ def _above_chance(tables: Tables) -> pd.DataFrame:
 
 def _at_least(needed: int, found: int, what: str, estimate: Estimate) -> Finding:
     """An estimate that decides nothing where it is over fewer than the number needed."""
-    return Finding({"": estimate}, {"": f"{found} {what}, at least {needed} are needed"} if 0 < found < needed else {})
+    why = {"": f"{found} {what}, at least {needed} are needed"} if 0 < found < needed else {}
+    return Finding({"": estimate}, why, least=needed)
 
 
 # ----------------------------------------------------------------------------------------------------- open questions
@@ -215,9 +237,14 @@ def q1(tables: Tables) -> Finding:
     units, out = dense(tables["units"]), ("rate", "position", "concept_selectivity", "dissection")
     measures = [name for name in units.select_dtypes("float") if name not in out]
     found = concept_agreement(units, measures, "concept_selectivity")
-    named = {row.measure: Estimate.of(row) for row in found.itertuples()}
+    named = {row.measure: _over_units(row) for row in found.itertuples()}
     mis, rivals = named.pop("mis"), ", ".join(f"{name} {r.value:+.2f}" for name, r in named.items())
     return Finding({"": mis}, note=f"rivals: {rivals}")
+
+
+def _over_units(row: Any) -> Estimate:
+    """The correlation in a table's row, which does not keep what the interval is over."""
+    return replace(Estimate.of(row), parts=(Part("units", row.n, 1 / row.n),))
 
 
 @claim("Q2", "another schedule is better than one-shot at equal epochs, method and rate",

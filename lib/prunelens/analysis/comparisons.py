@@ -1,18 +1,21 @@
 """Compare networks: differences of accuracy, controls, courses of retraining, costs, classes and pictures.
 
-Networks are compared seed by seed, and with those that were retrained for as many epochs.
+Networks are compared seed by seed, and with those that were retrained for as many epochs. With accuracies by class the
+intervals are over seeds and classes; see `difference`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from prunelens.analysis.estimates import NONE, Estimate, by, mean, proportion_difference, table
+from prunelens.analysis.estimates import NONE, Estimate, by, crossed_mean, mean, proportion_difference, table
 from prunelens.analysis.selection import above_chance, average_seeds, dense, pick, retrained
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS
 
 Fields = dict[str, Any]
+Classes = pd.DataFrame | None  # accuracies by class, over which intervals are then
 
 # Methods that are controls of another: random masks of the same sparsity, and other choices of what to prune.
 CONTROL_OF = {
@@ -25,48 +28,65 @@ CONTROL_OF = {
 }
 
 
-def difference(accuracy: pd.DataFrame, left: Fields, right: Fields) -> Estimate:
+def difference(accuracy: pd.DataFrame, left: Fields, right: Fields, classes: Classes = None) -> Estimate:
     """Top-1 of the networks with the fields `left` minus that of those with `right`, paired by seed.
 
-    The interval is Student's over seeds. With one seed, or where all differ by the same (networks at chance often do),
-    it is Newcombe's over images.
+    With accuracies by class (`Study.class_accuracy`) the interval is over seeds and classes with their images. Without
+    them it is Student's over seeds; with one seed, or where all differ by the same, Newcombe's over images.
 
     Raises:
         ValueError: the fields of a side fit several networks of one seed, of other epochs for example.
     """
-    return _estimate(_paired(accuracy, left, right))
+    return _estimate(accuracy, left, right, classes)[0]
+
+
+def _estimate(accuracy: pd.DataFrame, left: Fields, right: Fields, classes: Classes) -> tuple[Estimate, pd.DataFrame]:
+    """`difference`, and the pairs of networks that it is of: Top-1 of both sides and n, a row per seed."""
+    pairs = _paired(accuracy, left, right)
+    differences = pairs.left - pairs.right
+    if pairs.empty:
+        found = NONE
+    elif classes is not None:
+        found = crossed_mean(by_class(pick(classes, **left), pick(classes, **right)), "seeds", "classes")
+    elif differences.max() - differences.min() > 1e-9:
+        found = mean(differences, "seeds")
+    else:
+        found = proportion_difference(pairs.left.mean(), pairs.right.mean(), int(pairs.n.iloc[0]))
+        seeds = "one seed" if len(pairs) == 1 else f"{len(pairs)} equal seeds"
+        found = replace(found, over=f"{found.over}, {seeds}")
+    return found, pairs
 
 
 def _paired(accuracy: pd.DataFrame, left: Fields, right: Fields) -> pd.DataFrame:
-    """Top-1 of both sides, their difference and n, a row per seed that both have."""
     sides = []
     for fields in (left, right):
         chosen = pick(accuracy, **fields).drop_duplicates(FIELDS)
         if chosen.seed.duplicated().any():
             raise ValueError(f"{fields}: found several networks of one seed, expected one; name more fields")
         sides.append(chosen.set_index("seed"))
-    pairs = pd.DataFrame({"left": sides[0].top1, "right": sides[1].top1, "n": sides[0].n}).dropna()
-    return pairs.assign(difference=pairs.left - pairs.right)
+    return pd.DataFrame({"left": sides[0].top1, "right": sides[1].top1, "n": sides[0].n}).dropna()
 
 
-def _estimate(pairs: pd.DataFrame) -> Estimate:
-    if pairs.empty:
-        return NONE
-    if pairs.difference.max() - pairs.difference.min() > 1e-9:
-        return mean(pairs.difference, "seeds")
-    found = proportion_difference(pairs.left.mean(), pairs.right.mean(), int(pairs.n.iloc[0]))
-    seeds = "one seed" if len(pairs) == 1 else f"{len(pairs)} equal seeds"
-    return Estimate(found.value, found.low, found.high, f"{found.over}, {seeds}")
+def by_class(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Differences of accuracy by class, weighted by the class's images: a row per seed, a column per output.
+
+    The mean of a row is the difference of Top-1 over all images. Classes without images and seeds that only one side
+    has are left out.
+    """
+    left, right = (side[side.n > 0].drop_duplicates(["seed", "output"]).set_index(["seed", "output"])
+                   for side in (left, right))  # fmt: skip
+    weighted = ((left.top1 - right.top1) * left.n / left.n.groupby("output").first().mean()).dropna()
+    return weighted.unstack("output")
 
 
-def _compare(accuracy: pd.DataFrame, pairs: Iterable[tuple[Fields, Fields, Fields]]) -> pd.DataFrame:
+def _compare(accuracy: pd.DataFrame, classes: Classes, pairs: Iterable[tuple[Fields, Fields, Fields]]) -> pd.DataFrame:
     """A row per pair that has a difference: left fields and further columns, top1, value, low, high, over, seeds."""
     rows, seeds = [], []
     for left, right, more in pairs:
-        both = _paired(accuracy, left, right)
+        found, both = _estimate(accuracy, left, right, classes)
         if len(both):
-            rows.append(({**left, **more, "top1": both.left.mean()}, _estimate(both)))
-            seeds.append(both.difference.tolist())
+            rows.append(({**left, **more, "top1": both.left.mean()}, found))
+            seeds.append((both.left - both.right).tolist())
     return table(rows, [*CONFIGURATION, "changed", "against", "place", "top1"]).assign(seeds=seeds)
 
 
@@ -75,18 +95,18 @@ def _pruned(accuracy: pd.DataFrame) -> list[Fields]:
     return retrained(accuracy[accuracy.rate > 0])[CONFIGURATION].drop_duplicates().to_dict("records")
 
 
-def against(accuracy: pd.DataFrame) -> pd.DataFrame:
+def against(accuracy: pd.DataFrame, classes: Classes = None) -> pd.DataFrame:
     """Top-1 of every pruned and retrained configuration minus the dense network's, retrained alike, seed by seed.
 
     Returns: CONFIGURATION, top1, value, low, high, over, seeds (their differences), minus_dense (top1 minus that of the
     dense network as it was).
     """
     control = {"method": DENSE, "rate": 0.0, "schedule": "one_shot", "masked": True, "weights": "trained"}
-    found = _compare(accuracy, ((each, each | control, {}) for each in _pruned(accuracy)))
+    found = _compare(accuracy, classes, ((each, each | control, {}) for each in _pruned(accuracy)))
     return found.assign(minus_dense=found.top1 - dense(accuracy).top1.mean())
 
 
-def controls(accuracy: pd.DataFrame) -> pd.DataFrame:
+def controls(accuracy: pd.DataFrame, classes: Classes = None) -> pd.DataFrame:
     """Top-1 of every control minus that of the network that it controls, which differs in one field.
 
     Other schedules are compared with one-shot, weights drawn anew with trained ones, no masks with masks, and methods
@@ -100,15 +120,17 @@ def controls(accuracy: pd.DataFrame) -> pd.DataFrame:
         if changed := next((name for name, value in usual.items() if each[name] != value), None):
             value = usual[changed]
             pairs.append((each, each | {changed: value}, {"changed": changed, "against": str(value)}))
-    return _compare(accuracy, pairs)
+    return _compare(accuracy, classes, pairs)
 
 
-def iterative_minus_one_shot(accuracy: pd.DataFrame) -> pd.DataFrame:
+def iterative_minus_one_shot(accuracy: pd.DataFrame, classes: Classes = None) -> pd.DataFrame:
     """Rows of `controls` that compare iterative with one-shot networks, at each number of epochs."""
-    return pick(controls(accuracy), schedule="iterative").sort_values(["method", "rate", "epochs"], ignore_index=True)
+    return pick(controls(accuracy, classes), schedule="iterative").sort_values(
+        ["method", "rate", "epochs"], ignore_index=True
+    )
 
 
-def ranking(accuracy: pd.DataFrame) -> pd.DataFrame:
+def ranking(accuracy: pd.DataFrame, classes: Classes = None) -> pd.DataFrame:
     """Pruned, masked and retrained configurations of each rate and number of epochs, from best to worst.
 
     Returns: CONFIGURATION, place (1: best), top1, value, low, high, over, seeds (minus the best).
@@ -118,7 +140,7 @@ def ranking(accuracy: pd.DataFrame) -> pd.DataFrame:
     for _, group in means.sort_values("top1", ascending=False, kind="stable").groupby(["rate", "epochs"]):
         ranked = group[CONFIGURATION].to_dict("records")
         pairs += [(each, ranked[0], {"place": place}) for place, each in enumerate(ranked, 1)]
-    return _compare(accuracy, pairs)
+    return _compare(accuracy, classes, pairs)
 
 
 def recalibration(accuracy: pd.DataFrame) -> pd.DataFrame:

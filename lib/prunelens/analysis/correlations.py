@@ -7,13 +7,14 @@ claimed by equivalence tests only: a large p value says nothing.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from prunelens.analysis.estimates import LEVEL, Estimate, by, counted, holm, table
+from prunelens.analysis.estimates import LEVEL, Estimate, Part, by, counted, holm, table
 from prunelens.analysis.selection import above_chance, average_seeds, pick, retrained, series, working
 from prunelens.variants import DENSE, FIELDS, RETRAINED
 
@@ -27,6 +28,9 @@ class Correlation(Estimate):
 
     p: float = math.nan
     n: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        return {**super().columns(), "p": self.p, "n": self.n}
 
 
 def correlation(x: ArrayLike, y: ArrayLike, over: str, method: str = "pearson") -> Correlation:
@@ -62,7 +66,8 @@ def within(rows: pd.DataFrame, x: str, y: str, group: str, over: str, method: st
     half = stats.norm.ppf((1 + LEVEL) / 2) * error
     t = math.sinh(abs(z)) * math.sqrt(freedom)  # r / sqrt(1 - r^2) is sinh(atanh(r))
     p = 2 * (stats.t.sf(t, freedom) if method == "pearson" else stats.norm.sf(abs(z) / error))
-    return Correlation(r, math.tanh(z - half), math.tanh(z + half), counted(n, over), float(p), n)
+    parts = (Part(over, n, error**2),)  # of Fisher's z
+    return Correlation(r, math.tanh(z - half), math.tanh(z + half), counted(n, over), parts, float(p), n)
 
 
 def _fisher(r: float, n: int, groups: int, method: str = "pearson") -> tuple[float, float]:

@@ -6,20 +6,35 @@ of other units of the same networks. None speaks of other dense networks.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
+
+
+class Part(NamedTuple):
+    """What one sample adds to the variance of an estimate.
+
+    sample: what was sampled, in the plural, such as "seeds"; n: how many. freedom: degrees of freedom of the variance;
+    infinite: normal theory.
+    """
+
+    sample: str
+    n: int
+    variance: float
+    freedom: float = math.inf
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A value, the ends of its interval (NaN: there is none) and what that is over; value NaN: there is no value.
+
+    parts: the samples that its interval is over; none where they are not known, as after a `table`.
 
     ``format(estimate, "+.1%")`` gives "-4.4% (-13.6% to +4.8%)", "-4.4% (no interval)" or "-".
     """
@@ -28,11 +43,16 @@ class Estimate:
     low: float = math.nan
     high: float = math.nan
     over: str = ""
+    parts: tuple[Part, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, row: Any) -> "Estimate":
         """The estimate in a row (Series or named tuple) of a table with the columns value, low, high, over."""
         return cls(row.value, row.low, row.high, row.over)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the estimate in a `table`."""
+        return {"value": self.value, "low": self.low, "high": self.high, "over": self.over}
 
     def __format__(self, form: str) -> str:
         if not math.isfinite(self.value):
@@ -61,8 +81,8 @@ NONE = Estimate(math.nan)
 
 def table(rows: Iterable[tuple[Mapping[str, Any], Estimate]], keys: Sequence[str] = ()) -> pd.DataFrame:
     """Estimates as a table: the keys of each, then value, low, high, over. keys: columns of an empty table."""
-    found = [{**names, **asdict(estimate)} for names, estimate in rows]
-    return pd.DataFrame(found, columns=None if found else [*keys, *asdict(NONE)])
+    found = [{**names, **estimate.columns()} for names, estimate in rows]
+    return pd.DataFrame(found, columns=None if found else [*keys, *NONE.columns()])
 
 
 def by(rows: pd.DataFrame, keys: Sequence[str], estimate: Callable[[pd.DataFrame], Estimate]) -> pd.DataFrame:
@@ -71,13 +91,36 @@ def by(rows: pd.DataFrame, keys: Sequence[str], estimate: Callable[[pd.DataFrame
     return table(((dict(zip(keys, key, strict=True)), estimate(group)) for key, group in groups), keys)
 
 
-def mean(values: ArrayLike, over: str) -> Estimate:
+def mean(values: ArrayLike, over: str, shared: Iterable[Part] = ()) -> Estimate:
     """Mean of independent values with Student's interval; missing values are left out.
 
     over: what the values are, in the plural. One value has no interval, and no values have no mean.
+    shared: further variance, of errors that all values share, such as those of the images that all were measured on.
     """
     values = _present(values)
-    return _student(values.mean(), [_part(values)], counted(values.size, over)) if values.size else NONE
+    if not values.size:
+        return NONE
+    return _student(values.mean(), [_part(values, over), *shared], counted(values.size, over))
+
+
+def crossed_mean(values: ArrayLike, rows: str, columns: str) -> Estimate:
+    """Mean of a table (rows, columns) whose rows and columns are both samples, such as seeds and classes.
+
+    The variances of the mean over other rows and over other columns add up (two-way random effects; what varies with
+    both is counted twice, which is cautious). A single row or column stands for no others.
+
+    Raises:
+        ValueError: a value is missing.
+    """
+    values = np.asarray(values, float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"table of {rows} and {columns}: found missing values, expected none")
+    if not values.size:
+        return NONE
+    sides = ((values.mean(1), rows), (values.mean(0), columns))
+    parts = [_part(means, what) for means, what in sides if means.size > 1]
+    over = " and ".join(counted(means.size, what) for means, what in sides)
+    return _student(values.mean(), parts, over) if parts else Estimate(float(values.mean()), over=over)
 
 
 def proportion_interval(p: float, n: int) -> tuple[float, float]:
@@ -95,7 +138,8 @@ def proportion_difference(first: float, second: float, n: int) -> Estimate:
     (low1, high1), (low2, high2) = (proportion_interval(p, n) for p in (first, second))
     value = first - second
     below, above = math.hypot(first - low1, high2 - second), math.hypot(high1 - first, second - low2)
-    return Estimate(value, value - below, value + above, counted(n, "images"))
+    variance = ((below + above) / 2 / critical(math.inf)) ** 2
+    return Estimate(value, value - below, value + above, counted(n, "images"), (Part("images", n, variance),))
 
 
 def unit_mean(values: ArrayLike, layers: ArrayLike, balanced: bool = False) -> Estimate:
@@ -120,8 +164,9 @@ def unit_mean(values: ArrayLike, layers: ArrayLike, balanced: bool = False) -> E
     freedom = np.where(sizes > 1, sizes - 1, spare)
     variances = np.where(sizes > 1, squares, squares.sum()) / freedom
     weights = np.full(sizes.size, 1 / sizes.size) if balanced else sizes / values.size
-    parts = list(zip(weights**2 * variances / sizes, freedom, strict=True))
-    return _student(weights @ means, parts, counted(values.size, "units"))
+    variances = weights**2 * variances / sizes
+    units = Part("units", values.size, variances.sum(), satterthwaite(variances, freedom))
+    return _student(weights @ means, [units], counted(values.size, "units"))
 
 
 def share_between(values: ArrayLike, low: ArrayLike, high: float, over: str) -> Estimate:
@@ -135,7 +180,7 @@ def share_between(values: ArrayLike, low: ArrayLike, high: float, over: str) -> 
     if not values.size or way == 0:
         return NONE
     share = (values.mean() - low.mean()) / way
-    parts = [_part(values / way), *([_part(low * (1 - share) / way)] if low.size > 1 else [])]
+    parts = [_part(values / way, over), *([_part(low * (1 - share) / way, "seeds")] if low.size > 1 else [])]
     return _student(share, parts, counted(values.size, over))
 
 
@@ -154,19 +199,35 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {singular if n == 1 else what}"
 
 
-def _part(values: NDArray[np.float64]) -> tuple[float, int]:
-    """Variance of the mean of independent values (NaN: of one) and its degrees of freedom."""
+def critical(freedom: float) -> float:
+    """Half width of Student's interval in standard errors."""
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))
+
+
+def satterthwaite(variances: ArrayLike, freedom: ArrayLike) -> float:
+    """Degrees of freedom of a sum of independent variances that have their own; infinite where there is no variance."""
+    variances, freedom = np.asarray(variances, float), np.asarray(freedom, float)
+    spread = float((variances**2 / freedom).sum())
+    return float(variances.sum()) ** 2 / spread if spread else math.inf
+
+
+def total(parts: Iterable[Part]) -> tuple[float, float]:
+    """Variance of a sum of independent parts, and its degrees of freedom."""
+    variances, freedom = [part.variance for part in parts], [part.freedom for part in parts]
+    return float(sum(variances)), satterthwaite(variances, freedom)
+
+
+def _part(values: NDArray[np.float64], sample: str) -> Part:
+    """Variance of the mean of independent values; NaN of one."""
     freedom = values.size - 1
-    return (values.var(ddof=1) / values.size, freedom) if freedom else (math.nan, 1)
+    return Part(sample, values.size, values.var(ddof=1) / values.size if freedom else math.nan, max(freedom, 1))
 
 
-def _student(value: float, parts: Sequence[tuple[float, int]], over: str) -> Estimate:
-    """Student's interval of a sum of independent parts, with Satterthwaite's degrees of freedom."""
-    variance, half = float(sum(part for part, _ in parts)), 0.0
-    if variance != 0:
-        freedom = variance**2 / sum(part**2 / n for part, n in parts)
-        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
-    return Estimate(float(value), float(value) - half, float(value) + half, over)
+def _student(value: float, parts: Sequence[Part], over: str) -> Estimate:
+    """Student's interval of a sum of independent parts."""
+    variance, freedom = total(parts)
+    half = critical(freedom) * math.sqrt(variance) if variance != 0 else 0.0
+    return Estimate(float(value), float(value) - half, float(value) + half, over, tuple(parts))
 
 
 def _present(values: ArrayLike) -> NDArray[np.float64]:

@@ -22,8 +22,9 @@ Published = Mapping[str, pd.DataFrame]
 
 
 def tables(published: Published) -> dict[str, pd.DataFrame]:
-    """The published tables in the study's columns, for `judge` and other analyses: accuracy, epochs, units, classes.
+    """The published tables in the study's columns, for `judge` and other analyses: accuracy, units, classes.
 
+    Networks halfway through their epochs stand for networks of half the budget, as the rate had fallen to a tenth.
     Methods are named with their optimizer or learning rate where these are not the paper's usual ones. epochs are those
     since the last mask; the rate of an iterative network is its measured sparsity, as networks of equal nominal rate
     differ in it. No random network was scored: the way from random to dense (attrs["way"] of the units) is taken from a
@@ -31,14 +32,21 @@ def tables(published: Published) -> dict[str, pd.DataFrame]:
     """
     found = {"classes": pd.DataFrame({"output": range(1000)})}
     if "retraining_curves" in published:
-        found["epochs"] = _fields(published["retraining_curves"])
-        last = found["epochs"].sort_values("epoch").groupby(FIELDS, sort=False).tail(1)
-        low, high = np.transpose([estimates.proportion_interval(p, IMAGES) for p in last.top1])
-        found["accuracy"] = last.assign(n=IMAGES, top1_low=low, top1_high=high).reset_index(drop=True)
+        found["accuracy"] = pd.concat([accuracy(published), accuracy(published, halfway=True)], ignore_index=True)
     if "unit_mis" in published:
         found["units"] = _units(published["unit_mis"])
         found["units"].attrs["way"] = _baseline(published) - 0.5
     return found
+
+
+def accuracy(published: Published, halfway: bool = False) -> pd.DataFrame:
+    """Top-1 of the published networks after their last epoch, or halfway, as if they had half as many epochs."""
+    courses = _fields(published["retraining_curves"])
+    if halfway:
+        courses = courses[2 * courses.epoch <= courses.epochs].assign(epochs=lambda table: table.epochs // 2)
+    last = courses.sort_values("epoch").groupby(FIELDS, sort=False).tail(1)
+    low, high = np.transpose([estimates.proportion_interval(p, IMAGES) for p in last.top1])
+    return last.assign(n=IMAGES, top1_low=low, top1_high=high).reset_index(drop=True)
 
 
 def _fields(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,8 +148,8 @@ def _unit_means(units: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 def order_of_methods(published: Published, epochs: int = 50) -> pd.DataFrame:
     """C2 in the published curves: `comparisons.ranking` of one-shot networks, unmasked ones at their nominal rate."""
-    accuracy = pick(tables(published)["accuracy"], schedule="one_shot", epochs=epochs)
-    return comparisons.ranking(accuracy.assign(masked=True))
+    found = pick(accuracy(published), schedule="one_shot", epochs=epochs)
+    return comparisons.ranking(found.assign(masked=True))
 
 
 def iterative_minus_one_shot(published: Published) -> pd.DataFrame:
@@ -150,12 +158,12 @@ def iterative_minus_one_shot(published: Published) -> pd.DataFrame:
     Returns: method; conv_sparsity, epochs (in all) and top1 of both sides (_one_shot: the other's); value, low, high,
     over (over images; another run is left out). No row has both sparsity and epochs in common, so none settles C3.
     """
-    accuracy, rows = tables(published)["accuracy"], []
+    networks, rows = accuracy(published), []
     # One-shot global unstructured pruning went on from rate to rate, 50 epochs each.
-    chained = pick(accuracy, method="unstructured_global", schedule="one_shot", epochs=50).index
-    accuracy.loc[chained, "epochs"] *= (accuracy.rate[chained] / 0.2).round().astype(int)
-    for method, steps in pick(accuracy, schedule="iterative").groupby("method"):
-        others = pick(accuracy, method=method, schedule="one_shot")
+    chained = pick(networks, method="unstructured_global", schedule="one_shot", epochs=50).index
+    networks.loc[chained, "epochs"] *= (networks.rate[chained] / 0.2).round().astype(int)
+    for method, steps in pick(networks, schedule="iterative").groupby("method"):
+        others = pick(networks, method=method, schedule="one_shot")
         for number, step in enumerate(steps.sort_values("rate").itertuples(), 1):
             other = others.loc[(others.conv_sparsity - step.conv_sparsity).abs().idxmin()]
             row = {"method": method, "conv_sparsity": step.conv_sparsity, "epochs": number * step.epochs,

@@ -22,7 +22,7 @@ from prunelens.profile import Margins
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 SHOWN = ["claim", "statement", "paper", "estimate", "verdict", "why", "figure"]  # columns of `judge` worth reading
 
-TABLES = ("accuracy", "epochs", "units", "classes")
+TABLES = ("accuracy", "units", "classes")
 Tables = Mapping[str, pd.DataFrame]  # by name, as `Study.tables` has them
 
 
@@ -31,7 +31,9 @@ class Finding:
     """What a claim's function found.
 
     estimates: by name of the comparison (empty for a single one).
-    undecided: why a comparison cannot be decided whatever its interval (too few classes, not settled), by name.
+    undecided: why a comparison cannot be decided whatever its interval (too few classes, one budget), by name.
+    again: a comparison at another budget, by name, and that budget in words: undecided unless both verdicts agree.
+    least: the number of classes, seeds, ... from which on it can be decided; 0: no number helps.
     note: what to know beside the estimates.
     freedom: degrees of freedom of the intervals, for Holm's correction; infinite: normal theory.
     """
@@ -40,6 +42,8 @@ class Finding:
     undecided: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     freedom: float = math.inf
+    again: Mapping[str, tuple[Estimate, str]] = field(default_factory=dict)
+    least: int = 0
 
 
 class Rule(NamedTuple):
@@ -101,12 +105,9 @@ class Claim:
 
     def row(self, function: Callable[[Tables], Any], tables: Tables, margins: Margins) -> dict[str, Any]:
         """The claim's row of `judge`."""
-        margin = getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
-        missing = [need for need in self.needs if not _has(tables, *need.split("."))]
-        found = Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
+        margin, found = self.bound(margins), self.find(function, tables)
         each = self._verdicts(found, margin)
-        order = [FAILS, UNTESTED, UNDECIDED, HOLDS] if self.rule != "any positive" else [HOLDS, UNDECIDED, FAILS]
-        verdict = next((one for one in order if one in each.values()), UNTESTED)
+        verdict = self.verdict(found, margin)
         names = [name for name, one in each.items() if one == verdict]
         first = found.estimates[names[0]] if names else NONE
         shown = {name: format(e, self.form) for name, e in found.estimates.items() if not math.isnan(e.value)}
@@ -115,20 +116,47 @@ class Claim:
                "verdict": verdict, "why": self._why(found, names, verdict, margin), "figure": self.figure}  # fmt: skip
         return row | {"value": first.value, "low": first.low, "high": first.high, "over": first.over}
 
+    def bound(self, margins: Margins) -> float:
+        """The claim's margin as a number."""
+        return getattr(margins, self.margin) if isinstance(self.margin, str) else self.margin
+
+    def find(self, function: Callable[[Tables], Any], tables: Tables) -> Finding:
+        """What the claim's function finds in the tables; nothing where these lack what it needs."""
+        missing = [need for need in self.needs if not _has(tables, *need.split("."))]
+        return Finding({}, note=f"needs {', '.join(missing)}") if missing else _finding(function(tables))
+
+    def verdict(self, found: Finding, margin: float) -> str:
+        """The verdict on what was found."""
+        each = self._verdicts(found, margin).values()
+        order = [FAILS, UNTESTED, UNDECIDED, HOLDS] if self.rule != "any positive" else [HOLDS, UNDECIDED, FAILS]
+        return next((one for one in order if one in each), UNTESTED)
+
     def _verdicts(self, found: Finding, margin: float) -> dict[str, str]:
         """The verdict on each comparison."""
-        rule, verdicts = RULES[self.rule], {}
         outside = _outside(found, margin) if self.rule == "equivalent" else found.estimates
-        for name, estimate in found.estimates.items():
-            if name in found.undecided:
-                verdicts[name] = UNDECIDED
-            elif math.isnan(estimate.value):
-                verdicts[name] = UNTESTED
-            elif rule.holds(estimate, margin):
-                verdicts[name] = HOLDS
-            else:
-                verdicts[name] = FAILS if rule.fails(estimate, margin) and name in outside else UNDECIDED
-        return verdicts
+        return {
+            name: UNDECIDED
+            if name in found.undecided or (name in found.again and self._unsettled(found, name, margin))
+            else self._decide(estimate, margin, name in outside)
+            for name, estimate in found.estimates.items()
+        }
+
+    def _decide(self, estimate: Estimate, margin: float, may_fail: bool = True) -> str:
+        """The verdict that an interval gives by itself."""
+        rule = RULES[self.rule]
+        if math.isnan(estimate.value):
+            return UNTESTED
+        if rule.holds(estimate, margin):
+            return HOLDS
+        return FAILS if may_fail and rule.fails(estimate, margin) else UNDECIDED
+
+    def _unsettled(self, found: Finding, name: str, margin: float) -> str:
+        """Why a comparison that is decided has not settled: at another budget the verdict is another; else empty."""
+        other, budget = found.again[name]
+        verdict, again = (self._decide(each, margin) for each in (found.estimates[name], other))
+        if verdict == again or verdict not in (HOLDS, FAILS):
+            return ""
+        return f"not settled: {verdict} here, {again} at {budget}, {format(other, self.form)}"
 
     def _why(self, found: Finding, names: list[str], verdict: str, margin: float) -> str:
         """The reasons of the comparisons that have the verdict, equal ones once."""
@@ -136,7 +164,8 @@ class Claim:
             return found.note if found.note and not found.estimates else "there are no networks for it"
         reasons: dict[str, list[str]] = {}
         for name in names:
-            reason = found.undecided.get(name) or self._reason(found.estimates[name], verdict, margin)
+            unsettled = self._unsettled(found, name, margin) if name in found.again else ""
+            reason = found.undecided.get(name) or unsettled or self._reason(found.estimates[name], verdict, margin)
             reasons.setdefault(reason, []).append(name)
         alone = len(reasons) == 1 and len(names) == len(found.estimates)
         parts = list(reasons) if alone else [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]
@@ -170,6 +199,25 @@ def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins 
         seen = tables if registry.is_built_in(name) else {key: table.copy() for key, table in tables.items()}
         rows.append(part.claim.row(part, seen, margins or Margins()))
     return pd.DataFrame(rows)
+
+
+def findings(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:
+    """The estimates that claims are judged by, a row per comparison; a claim without one has a row without a value.
+
+    Returns: claim, comparison, verdict (the claim's), value, low, high, over, parts (JSON of the estimate's), undecided
+    (why it can't be decided whatever the interval; "": it can), least (see `Finding`).
+    """
+    rows = []
+    for name in registry.built_ins("claim") if claims is None else claims:
+        part = registry.find("claim", name)
+        found = part.claim.find(part, tables)
+        verdict = part.claim.verdict(found, part.claim.bound(margins or Margins()))
+        for comparison, estimate in (found.estimates or {"": NONE}).items():
+            row = {"claim": part.claim.name, "comparison": comparison, "verdict": verdict, **estimate.columns()}
+            row |= {"parts": json.dumps(estimate.parts), "undecided": found.undecided.get(comparison, "")}
+            rows.append(row | {"least": found.least})
+    columns = ["claim", "comparison", "verdict", *NONE.columns(), "parts", "undecided", "least"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def check_claim(name: str) -> None:
@@ -214,6 +262,15 @@ def judge_folder(folder: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: the folder has no evidence. ValueError: it is damaged; names the file.
     """
+    return judge(*kept(folder))
+
+
+def kept(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str], Margins]:
+    """The tables, claims and margins that `keep` wrote to a folder of figures.
+
+    Raises:
+        FileNotFoundError: the folder has no evidence. ValueError: it is damaged; names the file.
+    """
     file = folder / "evidence" / "claims.json"
     try:
         asked = json.loads(file.read_text())
@@ -222,7 +279,7 @@ def judge_folder(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{file} is damaged, run notebook 08 again ({type(error).__name__}: {error})") from error
     if missing := [name for name in TABLES if not (folder / "evidence" / f"{name}.parquet").is_file()]:
         raise FileNotFoundError(f"found no {folder / 'evidence' / missing[0]}.parquet, run notebook 08 again")
-    return judge({name: pd.read_parquet(folder / "evidence" / f"{name}.parquet") for name in TABLES}, claims, margins)
+    return {name: pd.read_parquet(folder / "evidence" / f"{name}.parquet") for name in TABLES}, claims, margins
 
 
 def _has(tables: Tables, name: str, column: str = "") -> bool:

@@ -1,16 +1,19 @@
 """The embedded data: images composed from photographs that scikit-image ships, with known concepts.
 
 Every image shows a filled shape in front of a background. Background and filling are two different photographed
-textures, each in one of a few tints; the class is the background's texture. The photographs are grey, so that color
-says nothing of the class. Train and validation images are cut from disjoint blocks of every photograph.
+textures, each printed in one of a few pairs of inks. The class takes two cues, the background's texture and the shape:
+100 classes. The photographs are grey, so that color says nothing of the class. Train and validation images are cut from
+disjoint blocks of every photograph.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import skimage.data
+from numpy.typing import NDArray
 from PIL import Image
 
 from prunelens.images.imageset import ImageSet
@@ -18,6 +21,8 @@ from prunelens.images.imageset import ImageSet
 TEXTURES = {
     "brick": "brick.png",
     "coins": "coins.png",
+    "craters": "moon.png",
+    "fur": "chelsea.png",
     "galaxies": "hubble_deep_field.jpg",
     "grass": "grass.png",
     "gravel": "gravel.png",
@@ -25,25 +30,28 @@ TEXTURES = {
     "print": "page.png",
     "tissue": "ihc.png",
 }
-SHAPES = ("circle", "cross", "ring", "square", "star", "triangle")
-TINTS = {
-    "grey": (1.0, 1.0, 1.0),
-    "red": (1.0, 0.55, 0.5),
-    "green": (0.6, 1.0, 0.55),
-    "blue": (0.55, 0.7, 1.0),
-    "yellow": (1.0, 0.95, 0.45),
-    "magenta": (1.0, 0.55, 0.95),
+SHAPES = ("bar", "circle", "crescent", "cross", "flower", "heart", "ring", "square", "star", "triangle")
+TINTS = {  # the inks of dark and of light, 0..255
+    "ink": ((24, 32, 58), (240, 234, 214)),
+    "forest": ((20, 52, 44), (214, 224, 168)),
+    "rust": ((78, 28, 24), (250, 205, 140)),
+    "plum": ((56, 24, 66), (244, 196, 196)),
+    "lagoon": ((8, 50, 76), (156, 222, 214)),
+    "slate": ((40, 42, 46), (214, 216, 218)),
 }
 KINDS = {"texture": TEXTURES, "shape": SHAPES, "tint": TINTS}  # of concepts
+CLASSES = [(texture, shape) for texture in range(len(TEXTURES)) for shape in range(len(SHAPES))]
+FACTORS = ("background", "filling", "shape", "background_tint", "filling_tint")
 SPLITS = ("train", "validation")
 _BLOCK = 86  # pixels: the least side of a block, and the largest side of a crop
 _SMALLEST_CROP = 56  # pixels
+_FINER = 2  # a shape's outline is drawn at so many times the resolution
 
 
 def compose(n: int, size: int, split: str, seed: int) -> ImageSet:
     """Compose ``n`` images of ``size`` x ``size`` pixels; image i depends on (size, split, seed, i) only.
 
-    Their concepts are those of `Concepts`.
+    The classes take turns, in another order with every seed. The concepts are those of `Concepts`.
 
     Raises:
         ValueError: ``split`` is none of SPLITS.
@@ -52,22 +60,24 @@ def compose(n: int, size: int, split: str, seed: int) -> ImageSet:
         raise ValueError(f"split: found {split!r}, expected one of {SPLITS}")
     images = np.empty((n, size, size, 3), np.uint8)
     masks = np.empty((n, size, size), bool)
-    drawn = []
-    for i in range(n):
+    factors = {name: np.empty(n, np.int64) for name in FACTORS}
+    labels = np.resize(np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(CLASSES)), n)
+    for i, label in enumerate(labels):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
-        concepts = _draw_concepts(rng)
-        masks[i] = shape_mask(SHAPES[concepts["shape"]], size, rng)
-        background = _patch(concepts["background"], concepts["background_tint"], size, split, rng)
-        filling = _patch(concepts["filling"], concepts["filling_tint"], size, split, rng)
-        images[i] = np.where(masks[i][..., None], filling, background)
-        drawn.append(concepts)
-    factors = {key: np.array([c[key] for c in drawn], np.int64) for key in _draw_concepts(np.random.default_rng(0))}
+        drawn = _draw_factors(rng, *CLASSES[label])
+        opacity = shape_opacity(SHAPES[drawn["shape"]], size, rng)
+        background = _patch(drawn["background"], drawn["background_tint"], size, split, rng)
+        filling = _patch(drawn["filling"], drawn["filling_tint"], size, split, rng)
+        images[i] = background + opacity[..., None] * (filling - background) + 0.5
+        masks[i] = opacity > 0.5
+        for name, value in drawn.items():
+            factors[name][i] = value
     return ImageSet(
         images=images,
-        labels=factors["background"],
+        labels=labels,
         names=[f"{split}/{seed}/{i:06d}" for i in range(n)],
-        class_names=list(TEXTURES),
-        outputs=np.arange(len(TEXTURES)),
+        class_names=[f"{SHAPES[shape]} on {list(TEXTURES)[texture]}" for texture, shape in CLASSES],
+        outputs=np.arange(len(CLASSES)),
         concepts=Concepts(factors, masks),
     )
 
@@ -75,7 +85,8 @@ def compose(n: int, size: int, split: str, seed: int) -> ImageSet:
 class Concepts(Mapping[str, np.ndarray]):
     """By name, the pixels that show a concept: bool (n, size, size), built on access (82 kB an image for all of them).
 
-    8 textures and 6 tints ("texture:brick", "tint:red"), on the background or the filling, and 6 shapes ("shape:ring").
+    10 textures and 6 tints ("texture:brick", "tint:rust"), of the background or the filling, and 10 shapes
+    ("shape:ring").
     """
 
     def __init__(self, factors: dict[str, np.ndarray], inside: np.ndarray) -> None:
@@ -106,50 +117,60 @@ class Concepts(Mapping[str, np.ndarray]):
         return Concepts({name: values[indices] for name, values in self._factors.items()}, self._inside[indices])
 
 
-def _draw_concepts(rng: np.random.Generator) -> dict[str, int]:
-    background, filling = rng.choice(len(TEXTURES), 2, replace=False)
-    background_tint, filling_tint = rng.choice(len(TINTS), 2, replace=False)
-    return {
-        "background": int(background),
-        "filling": int(filling),
-        "shape": int(rng.integers(len(SHAPES))),
-        "background_tint": int(background_tint),
-        "filling_tint": int(filling_tint),
-    }
+def _draw_factors(rng: np.random.Generator, background: int, shape: int) -> dict[str, int]:
+    filling = (background + rng.integers(1, len(TEXTURES))) % len(TEXTURES)
+    tints = rng.choice(len(TINTS), 2, replace=False)
+    return dict(zip(FACTORS, map(int, (background, filling, shape, *tints)), strict=True))
 
 
-def shape_mask(shape: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The pixels of a shape of random place, scale and rotation: bool (size, size)."""
-    radius = rng.uniform(0.18, 0.32)
-    center = rng.uniform(radius, 1 - radius, 2)
+def shape_opacity(shape: str, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """How far a shape of random place, scale and rotation covers each pixel: (size, size), 0..1."""
+    radius = rng.uniform(0.2, 0.36)
+    top, left = rng.uniform(radius, 1 - radius, 2).tolist()
     turn = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:size, :size] / size + 0.5 / size
-    y, x = (y - center[0]) / radius, (x - center[1]) / radius
-    x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
-    distance, angle = np.hypot(x, y), np.arctan2(y, x)
+    cos, sin = math.cos(turn), math.sin(turn)  # Python's numbers keep single precision
+    place = (np.arange(size * _FINER, dtype=np.float32) + 0.5) / (size * _FINER)
+    y, x = (place[:, None] - top) / radius, (place - left) / radius
+    inside = _inside(shape, cos * x - sin * y, sin * x + cos * y)
+    parts = [inside[row::_FINER, column::_FINER] for row in range(_FINER) for column in range(_FINER)]
+    return np.sum(parts, axis=0, dtype=np.float32) / len(parts)
+
+
+def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which points lie in a shape of about radius 1 around the origin."""
     match shape:
+        case "bar":
+            return (abs(x) < 0.95) & (abs(y) < 0.4)
         case "circle":
-            return distance < 0.85
-        case "ring":
-            return (distance < 1) & (distance > 0.5)
-        case "square":
-            return np.maximum(abs(x), abs(y)) < 0.75
+            return np.hypot(x, y) < 0.85
+        case "crescent":
+            return (np.hypot(x, y) < 0.95) & (np.hypot(x - 0.45, y) > 0.7)
         case "cross":
             return (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95)
-        case "triangle":
-            return _polygon(distance, angle, 3)
+        case "flower":
+            return np.hypot(x, y) < 0.7 + 0.28 * np.cos(5 * np.arctan2(y, x))
+        case "heart":
+            u, v = 1.2 * x, 1.2 * y + 0.1
+            return (u**2 + v**2 - 0.8) ** 3 < 2 * u**2 * v**3
+        case "ring":
+            return abs(np.hypot(x, y) - 0.775) < 0.225
+        case "square":
+            return np.maximum(abs(x), abs(y)) < 0.75
         case "star":
-            return distance < 0.7 + 0.3 * np.cos(5 * angle)
+            return np.hypot(x, y) * np.cos(abs(_angle(x, y, 5)) - 0.35 * np.pi) < 0.36
+        case "triangle":
+            return np.hypot(x, y) * np.cos(_angle(x, y, 3)) < 0.5
     raise ValueError(f"shape: found {shape!r}, expected one of {SHAPES}")
 
 
-def _polygon(distance: np.ndarray, angle: np.ndarray, corners: int) -> np.ndarray:
-    sector = 2 * np.pi / corners
-    return distance * np.cos((angle % sector) - sector / 2) < np.cos(sector / 2)
+def _angle(x: np.ndarray, y: np.ndarray, sectors: int) -> np.ndarray:
+    """Angles from the middle of the sector of a circle in which a point lies."""
+    width = 2 * np.pi / sectors
+    return np.arctan2(y, x) % width - width / 2
 
 
-def _patch(texture: int, tint: int, size: int, split: str, rng: np.random.Generator) -> np.ndarray:
-    """A randomly placed, scaled, turned and lit piece of a photograph: uint8 (size, size, 3)."""
+def _patch(texture: int, tint: int, size: int, split: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A randomly placed, scaled, turned, lit and tinted piece of a photograph: (size, size, 3), 0..255."""
     blocks = _blocks(list(TEXTURES)[texture])[split]
     block = blocks[rng.integers(len(blocks))]
     side = int(rng.integers(_SMALLEST_CROP, _BLOCK + 1))
@@ -157,8 +178,9 @@ def _patch(texture: int, tint: int, size: int, split: str, rng: np.random.Genera
     crop = Image.fromarray(block[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BILINEAR)
     turned = np.rot90(np.asarray(crop), rng.integers(4))
     gray = turned[:, ::-1] if rng.integers(2) else turned
-    light = 0.5 + rng.uniform(-0.12, 0.12) + rng.uniform(0.6, 1.2) * (gray - 0.5)
-    return (light[..., None] * np.array(list(TINTS.values())[tint]) * 255).clip(0, 255).astype(np.uint8)
+    light = (0.5 + rng.uniform(-0.12, 0.12) + rng.uniform(0.6, 1.2) * (gray - 0.5)).clip(0, 1)
+    dark, bright = np.array(list(TINTS.values())[tint], np.float32)
+    return dark + light[..., None] * (bright - dark)
 
 
 @cache

@@ -26,8 +26,7 @@ def train(pipeline: Pipeline) -> ImageSet:
     Raises:
         ValueError: the validation images are among them.
     """
-    if pipeline.profile.data.source != "embedded":
-        pipeline.remember("apart", lambda: pipeline.get("apart"))
+    pipeline.remember("apart", lambda: pipeline.get("apart"))
     return _opened(pipeline, "train_images")
 
 

@@ -33,9 +33,15 @@ class Step(NamedTuple):
 
 
 def steps(rate: float, epochs: int, n: int) -> list[Step]:
-    """Split a schedule into ``n`` steps that prune the same share of what is left; the first get surplus epochs."""
-    rates = [1 - (1 - rate) ** ((step + 1) / n) for step in range(n - 1)] + [rate]
-    return [Step(rates[step], epochs // n + (step < epochs % n)) for step in range(n)]
+    """Split a schedule into ``n`` steps that prune the same share of what is left.
+
+    The last has an equal share of the epochs, at least a third, as nothing repairs the last mask after it; of the
+    others the first get surplus epochs.
+    """
+    last = -(-epochs // min(n, 3))
+    shares = [(epochs - last) // (n - 1) + (step < (epochs - last) % (n - 1)) for step in range(n - 1)]
+    rates = [1 - (1 - rate) ** ((step + 1) / n) for step in range(n - 1)]
+    return [Step(*each) for each in zip([*rates, rate], [*shares, last], strict=True)]
 
 
 def retrain(
@@ -63,7 +69,8 @@ def retrain(
 
     Returns what `pack` does. Columns of the epochs: epoch (from 1, over all steps), step (from 0), step_rate,
     learning_rate (at first), loss (nats) and train_top1 (running, on augmented images), seconds (without validation),
-    and what ``validate`` returned. FloatingPointError: the loss is no longer finite.
+    bfloat16 (whether it ran in that precision: not every processor can), and what ``validate`` returned.
+    FloatingPointError: the loss is no longer finite.
     """
     device = torch.device(device)
     network.to(device)
@@ -143,7 +150,8 @@ class _Trainer:
             cure = "before any step, see network.weights" if at_once else "lower the learning rate"
             raise FloatingPointError(f"{label}: the loss is {loss}; {cure}")
         seconds = time.perf_counter() - started
-        return {"learning_rate": learning_rate, "loss": loss, "train_top1": float(hits) / n, "seconds": seconds}
+        return {"learning_rate": learning_rate, "loss": loss, "train_top1": float(hits) / n, "seconds": seconds,
+                "bfloat16": self.bfloat16}  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"

@@ -193,7 +193,7 @@ def example_layer(pipeline: Pipeline) -> str:
 
 
 @stage(
-    version=4,
+    version=5,
     reads=(*ARCHITECTURE, "retraining", "pruning.iterative.steps", "pruning.rewound"),
     needs=(*DENSE_NETWORK, "variant", "method", "train_images", "validation_images"),
 )
@@ -284,7 +284,7 @@ def course(pipeline: Pipeline, variant: Variant) -> pd.DataFrame:
     if start is None:
         return table
     row = pipeline.get("accuracy", start)["network"]
-    first = pd.DataFrame([{"epoch": 0, "step": 0, "step_rate": start.rate, "seconds": 0.0, **row}])
+    first = pd.DataFrame([{"epoch": 0, "step": 0, "step_rate": start.rate, "seconds": 0.0, "bfloat16": False, **row}])
     return pd.concat([first, table], ignore_index=True)[table.columns]
 
 
@@ -323,7 +323,7 @@ def accuracy(pipeline: Pipeline, variant: Variant) -> dict[str, dict[str, Any]]:
         masks = {} if variant.schedule == "none" else part(pipeline.get("recalibrated", variant), "mask")
     found["mask_sparsity"] = _mask_sparsity(pipeline, variant, masks)
     right, n = np.array(found.pop("class_right")), np.array(found.pop("class_n"))
-    course = {"epoch", "step", "step_rate", "learning_rate", "loss", "train_top1", "seconds"}
+    course = {"epoch", "step", "step_rate", "learning_rate", "loss", "train_top1", "seconds", "bfloat16"}
     return {
         "network": {name: value for name, value in found.items() if name not in course},
         "classes": {"n": n.tolist(), "top1": (right / n.clip(1)).tolist()},

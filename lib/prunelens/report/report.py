@@ -41,7 +41,7 @@ class Shown:
 
 
 class Said:
-    """A text that a notebook shows as Markdown. (IPython's own class reads a file where one has the text as its name.)"""
+    """A text that a notebook shows as Markdown. (IPython's own reads a file that has the text as its name.)"""
 
     def __init__(self, text: str) -> None:
         self.text = text

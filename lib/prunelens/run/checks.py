@@ -46,18 +46,19 @@ class Request(NamedTuple):
 def study(request: Request) -> "Study":
     """The study that was asked for, once all that its profile names has been found and tried (else: UsageError)."""
     from prunelens.study import Study
+    from prunelens.work import foreign
 
     try:
         found = Study(*request)
         if request.device not in ("auto", "cpu"):
             _ = found.pipeline.device  # raises where there is none
         found.check()
-        foreign = found.foreign()
+        others = foreign(found)
     except (ValueError, OSError, ImportError) as error:
         raise UsageError(one_line(error)) from error
-    if foreign:
-        name, differs = next(iter(foreign.items()))
-        say(f"prunelens: {len(foreign)} stored results come from other code or packages, such as {name} ({differs})")
+    if others:
+        name, differs = next(iter(others.items()))
+        say(f"prunelens: {len(others)} stored results come from other code or packages, such as {name} ({differs})")
     return found
 
 

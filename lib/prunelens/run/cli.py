@@ -1,6 +1,7 @@
-"""The command line: python -m prunelens run | compute | judge | train.
+"""The command line: python -m prunelens run | plan | compute | verify | judge | train.
 
-Exit status: 0 all done, 1 a notebook or a computation failed, 2 wrong usage (nothing was computed), 130 interrupted.
+Exit status: 0 all done; 1 a notebook or a computation failed, or a run differs from its reference; 2 wrong usage
+(nothing was computed); 130 interrupted.
 """
 
 import argparse
@@ -10,9 +11,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from prunelens import paths
 from prunelens.run import checks
 from prunelens.run.checks import Request, UsageError
-from prunelens.run.messages import one_line, say
+from prunelens.run.messages import display, one_line, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(command=_compute)
     add.add_argument("profile", help="a profile's name or YAML file")
     add.add_argument("--stages", metavar="LIST", help="only these, such as retrained,accuracy (default: all)")
+    _add_options(add)
+    add = commands.add_parser("plan", help="what to expect of each claim, and what a profile costs in minutes and disk")
+    add.set_defaults(command=_plan)
+    add.add_argument("profile", help="a profile's name or YAML file")
+    _add_options(add)
+    add = commands.add_parser("verify", help="compare a run with the reference tables of its profile")
+    add.set_defaults(command=_verify)
+    add.add_argument("profile", help="a profile's name or YAML file")
+    add.add_argument("--keep", action="store_true", help="make this run the reference instead")
     _add_options(add)
     add = commands.add_parser("judge", help="decide the claims again from the tables that a run has left")
     add.set_defaults(command=_judge)
@@ -83,12 +94,12 @@ def _request(found: argparse.Namespace) -> Request:
 
 def _run(found: argparse.Namespace) -> int:
     request = _request(found)
-    paths = checks.notebooks(found.notebooks, request.parameters)
+    notebooks = checks.notebooks(found.notebooks, request.parameters)
     folder = checks.study(request).folder
     _make(folder / "notebooks")  # the last of the checks: a request that is wrong elsewhere leaves no folder
     from prunelens.run import series  # imports papermill
 
-    return series.run(paths, folder, request)
+    return series.run(notebooks, folder, request)
 
 
 def _make(folder: Path) -> None:
@@ -104,6 +115,41 @@ def _compute(found: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(found: argparse.Namespace) -> int:
+    from prunelens.run.plan import plan
+
+    return plan(_request(found))
+
+
+def _verify(found: argparse.Namespace) -> int:
+    from prunelens import profile
+    from prunelens.run import verify
+
+    request = _request(found)
+    try:
+        wanted = profile.load(request.profile, request.overrides)
+        folder = paths.figures(request.out) / wanted.name
+        if not found.keep:
+            status = verify.verify(folder, wanted)
+            _say_origins(request)
+            return status
+        say(f"prunelens: {display(folder)} is now the reference: {display(verify.keep(folder, wanted))}")
+        return 0
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"verify {request.profile}: {one_line(error)}") from error
+
+
+def _say_origins(request: Request) -> None:
+    """Say what code the results are from, where they are at hand: tables can be compared without."""
+    from prunelens.run import verify
+    from prunelens.study import Study
+
+    try:
+        say(f"  {verify.origins(Study(*request))}")
+    except (OSError, ValueError, ImportError) as error:
+        say(f"  results: not at hand ({one_line(error)})")
+
+
 def _judge(found: argparse.Namespace) -> int:
     from prunelens.analysis.verdicts import judge_folder
 
@@ -117,27 +163,28 @@ def _judge(found: argparse.Namespace) -> int:
 
 
 def _train(found: argparse.Namespace) -> int:
-    """Write the weights, and FILE.json: profile, accuracy of every epoch, versions."""
+    """Write the weights, and FILE.json: profile, accuracy of every epoch and of what was written, versions."""
     import numpy as np
-    from safetensors.numpy import save_file
 
-    from prunelens.store import atomic, origin, write_text
+    from prunelens.store import atomic, origin, write_arrays, write_text
 
     request = _request(found)
     if found.file.is_dir():
         raise UsageError(f"train: {found.file} is a folder, expected a file to write")
     _make(found.file.parent)
-    study = checks.study(Request(request.profile, [*request.overrides, "network.weights=scratch"], *request[2:]))
+    study = checks.study(request._replace(overrides=[*request.overrides, "network.weights=scratch"]))
     arrays = study.pipeline.get("scratch")
     halved = {
         name.removeprefix("weight/"): array.astype(np.float16) if array.dtype == np.float32 else array
         for name, array in arrays.items()
         if name.startswith("weight/")
     }
-    epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
     with atomic(found.file) as draft:
-        save_file(halved, draft)
-    record = {"profile": study.profile.model_dump(), "epochs": epochs, **origin()}
+        write_arrays(halved, draft)
+    written = checks.study(request._replace(overrides=[*request.overrides, f"network.weights={found.file.resolve()}"]))
+    top1 = written.pipeline.get("accuracy", written.pipeline.dense)["network"]["top1"]
+    epochs = {name.removeprefix("epoch/"): a.tolist() for name, a in arrays.items() if name.startswith("epoch/")}
+    record = {"profile": study.profile.model_dump(), "top1": top1, "epochs": epochs, **origin()}
     write_text(found.file.with_name(f"{found.file.name}.json"), json.dumps(record, indent=2))
-    say(f"prunelens: {found.file}: Top-1 {epochs['top1'][-1]:.3f} after {len(epochs['top1'])} epochs")
+    say(f"prunelens: {found.file}: Top-1 {top1:.3f} in half precision, {epochs['top1'][-1]:.3f} after the last epoch")
     return 0

@@ -1,6 +1,7 @@
 """What a run says: lines, times and paths."""
 
 import sys
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -37,3 +38,16 @@ def display(path: Path) -> str:
 def first_line(source: str) -> str:
     """The first line that is not empty, cut to 100 characters."""
     return next((line.strip() for line in source.splitlines() if line.strip()), "")[:100]
+
+
+def columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Rows of cells as lines in which columns stand below each other; those of the numbers in `right` end together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            f"{cell:>{w}}" if i in right else f"{cell:<{w}}"
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -28,7 +28,7 @@ def run(notebooks: list[Path], folder: Path, request: Request) -> int:
     """
     finished: list[Path] = []
     failed: list[Path] = []
-    start = time.monotonic()
+    start, began = time.monotonic(), time.time()
     say(f"prunelens: profile {request.profile}, {count(notebooks)} -> {display(folder)}")
     try:
         with _interruptible():
@@ -45,7 +45,26 @@ def run(notebooks: list[Path], folder: Path, request: Request) -> int:
         _say_what_is_left(notebooks, finished, failed, folder / "notebooks", request)
         return 1
     say(f"prunelens: {count(notebooks)} done in {clock(time.monotonic() - start)}: {display(folder / 'index.html')}")
+    _say_whether_reproduced(folder, request, began)
     return 0
+
+
+def _say_whether_reproduced(folder: Path, request: Request, began: float) -> None:
+    """Say in one line whether a run agrees with its reference, where there is one and the run has judged claims."""
+    from prunelens import profile
+    from prunelens.run import verify
+
+    try:
+        if (folder / "evidence" / "claims.json").stat().st_mtime < began:
+            return
+        verify.reference(folder.name)
+    except OSError:
+        return
+    try:
+        compared = verify.compare(folder, profile.load(request.profile, request.overrides))
+        say(verify.summary(compared, folder.name))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        say(f"verify: the run could not be compared: {one_line(error)}")
 
 
 def _run(notebooks: list[Path], folder: Path, request: Request, finished: list[Path], failed: list[Path]) -> None:

@@ -1,0 +1,62 @@
+"""The work of a study as units: which stage is computed for which subject, in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prunelens.pruning import stages as pruning
+from prunelens.stages import STAGES, Subject
+from prunelens.store import differences
+from prunelens.units import stages as units
+from prunelens.variants import Variant
+
+if TYPE_CHECKING:
+    from prunelens.study import Study
+
+Work = Mapping[str, Sequence[Subject]]  # subjects by stage; None stands for the whole study
+
+
+def work(study: "Study") -> Work:
+    """All that `Study.compute` computes."""
+    pipeline, blocks = study.pipeline, study.blocks
+    starts = (pruning.before(pipeline, variant) for variant in study.retrained)
+    judged = list(dict.fromkeys([*study.everything, *filter(None, starts)]))
+    once = {name: [None] for name, stage in STAGES.items() if stage.subject == ""}
+    if study.profile.network.weights != "scratch":
+        del once["scratch"]
+    measures = (units.measure_stage(pipeline, name) for name in study.measures)
+    return once | {
+        "sensitivity": blocks,
+        "pruned": list(dict.fromkeys([*study.pruned, *_of(judged, "none")])),
+        "retrained": study.retrained,
+        "recalibrated": _of(judged, "recalibrated"),
+        "accuracy": judged,
+        "costs": [replace(variant, schedule="none", epochs=0) for variant in study.most_pruned[1:]],
+        **dict.fromkeys(["extremes", "alive", *measures], study.variants),
+        "softmax": study.most_pruned,
+        **dict.fromkeys(["pictures", "picture_quality"], study.drawn),
+        "atlas": blocks,
+    }
+
+
+def foreign(study: "Study") -> dict[str, str]:
+    """What other code or packages computed of a study's results, in words, by stage and subject.
+
+    Nothing is computed for it: results whose keys are not known yet, as no sensitivity scan is there, are left out.
+    """
+    pipeline, found = study.pipeline, {}
+    if not all(pipeline.has(name) for name in ("layers", "stimuli")):
+        return found
+    scanned = all(pipeline.has("sensitivity", block) for block in study.blocks)
+    needing = {name for name, part in pipeline.parts["method"].items() if "sensitivity" in part.needs}
+    for stage, subjects in work(study).items():
+        for subject in subjects:
+            if scanned or not isinstance(subject, Variant) or subject.method not in needing:
+                note = pipeline.note(stage, subject)
+                if note and (said := differences(note)):
+                    found[f"{stage} {subject or ''}".strip()] = said
+    return found
+
+
+def _of(variants: Sequence[Variant], schedule: str) -> list[Variant]:
+    return [variant for variant in variants if variant.schedule == schedule]

@@ -23,8 +23,7 @@ OWN = [
     "network.architecture=three_convs.ThreeConvsArchitecture", "network.outputs=2", "network.width=1.0",
     "claims.extra=[dead_units.dead_units]", "visualization.methods=[taylor.taylor]",
 ]  # fmt: skip
-TINY = ["data.train_images=64", "data.validation_images=64", "sensitivity.images=8", "latency_repeats=2",
-        "pruning.iterative.epochs=[]"]  # fmt: skip
+TINY = ["data.train_images=64", "data.validation_images=64", "sensitivity.images=8", "latency_repeats=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +165,7 @@ def part(split, n, size, seed):
 
 
 @pytest.mark.parametrize(
-    "overlap, classes, said", [(True, 8, "are among the training images"), (False, 20, "network.outputs = 8")]
+    "overlap, classes, said", [(True, 8, "are among the training images"), (False, 120, "network.outputs = 100")]
 )
 def test_images_that_are_wrong_in_real_numbers_are_refused(
     overlap: bool, classes: int, said: str, tmp_path: Path,

@@ -79,7 +79,7 @@ def test_second_run_computes_nothing_anew_and_imports_no_torch(out: Path, monkey
 def test_smoke_runs_on_resnet18(tmp_path: Path) -> None:
     tiny = [
         "network.architecture=resnet18", "data.train_images=64", "data.validation_images=64", "visualization.steps=2",
-        "sensitivity.images=8", "latency_repeats=2", "pruning.iterative.epochs=[]", "network.scratch.epochs=2",
+        "sensitivity.images=8", "latency_repeats=2", "network.scratch.epochs=2",
     ]  # fmt: skip
     overrides = [word for override in tiny for word in ("--set", override)]
     assert cli.main(["run", "smoke", "--out", str(tmp_path), "--device", "cpu", *overrides]) == 0

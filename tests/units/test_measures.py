@@ -124,8 +124,8 @@ def test_class_selectivity_by_hand():
     values = np.repeat([[1, 2, 3, 0], [1, 2, 5, 0], [0, 2, 1, 0], [0, 2, 3, 0]], 10, axis=0)
     found = measures.class_selectivity(recorded(values, labels=labels), "a")
     np.testing.assert_allclose(found, [1, 0, 1 / 3, np.nan])
-    with pytest.raises(ValueError, match="found 1"):
-        measures.class_selectivity(recorded(values, labels=np.zeros(40, int)), "a")
+    one_class = measures.class_selectivity(recorded(values, labels=np.zeros(40, int)), "a")
+    assert np.isnan(one_class).all() and len(one_class) == 4
 
 
 def test_class_selectivity_leaves_out_classes_of_few_images():
@@ -214,8 +214,7 @@ def test_concept_selectivity_by_hand():
     assert np.isnan(found[:, 2:]).all()
     np.testing.assert_allclose(concept_selectivity(values, concepts), [1, 1, 1, np.nan, 1])
     np.testing.assert_allclose(concept_selectivity(values, concepts[:, :1]), [1, 1, 0.5, np.nan, 0])
-    with pytest.raises(ValueError, match="none of 2 concepts"):
-        concept_selectivity(values, concepts[:, 2:])
+    assert np.isnan(concept_selectivity(values, concepts[:, 2:])).all()
 
 
 def test_concept_selectivity_reads_order_alone():

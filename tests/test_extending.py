@@ -166,7 +166,7 @@ def part(split, n, size, seed):
 
 
 @pytest.mark.parametrize(
-    "overlap, classes, said", [(True, 8, "among the validation images"), (False, 20, "network.outputs = 8")]
+    "overlap, classes, said", [(True, 8, "are among the training images"), (False, 120, "network.outputs = 100")]
 )
 def test_images_that_are_wrong_in_real_numbers_are_refused(
     overlap: bool, classes: int, said: str, tmp_path: Path,

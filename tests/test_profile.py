@@ -49,6 +49,16 @@ def test_shipped_profiles_are_the_five() -> None:
         ("data.size=8", "data.size: found 8"),
         ("network.outputs=1000000000", "network.outputs: found 1000000000"),
         ("data.source=folder", "data.root: found nothing, expected a folder"),
+        ("retraining.weight_decay=2.0", r"weight_decay: found 2\.0"),
+        ("retraining.learning_rate=1e9", "learning_rate: found 1000000000"),
+        ("retraining.aux_weight=.nan", "aux_weight: found '.nan'"),
+        ("retraining.epochs=100000000", "retraining.epochs: found 100000000"),
+        ("seed=99999999999999999999", "key seed: found 99999999999999999999"),
+        ("data.classes=[a, b]", r"data\.classes: found 2 names, expected \d+ \(network\.outputs\)"),
+        ("network.normalization={mean: [0.5], deviation: [0.5]}", r"normalization\.mean: found \[0\.5\]"),
+        ("network.normalization={mean: [0, 0, 0], deviation: [1, 1, 0]}", r"deviation\.2: found 0"),
+        ("sensitivity.images=5000", r"sensitivity\.images: found 5000, expected at most \d+, .* data\.train_images"),
+        ("pruning.controls={methods: [structured_l2], rates: []}", r"pruning\.controls\.rates: found none"),
     ],
 )
 def test_mistakes_name_the_key(override: str, message: str) -> None:
@@ -86,6 +96,18 @@ def test_a_grid_of_another_schedule_repeats_methods_and_rates() -> None:
     profile = profiles.load("quick", same)
     names = [str(variant) for variant in variants(profile, ()) + accuracy_variants(profile)]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["...yaml", "<b>.yaml", ".yaml", "-x.yaml", "a\nb.yaml"])
+def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text((profiles.PROFILES / "smoke.yaml").read_text())
+    with pytest.raises(ValueError, match="key name: found"):
+        profiles.load(str(tmp_path / name))
+
+
+def test_a_copied_profile_has_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "my copy-2.yaml").write_text((profiles.PROFILES / "smoke.yaml").read_text())
+    assert profiles.load(str(tmp_path / "my copy-2.yaml")).name == "my copy-2"
 
 
 def test_override_sets_a_value_and_scientific_notation_is_a_number() -> None:

@@ -13,6 +13,7 @@ from prunelens.registry import Description, describe
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module of the user's, importable as my_parts."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that is edited within a second is imported anew
     monkeypatch.delitem(sys.modules, "my_parts", raising=False)
     return tmp_path / "my_parts.py"
 
@@ -56,14 +57,79 @@ def test_a_part_without_a_description_is_labelled_by_its_name(mine: Path) -> Non
     assert registry.description(part, "my_parts.fire_rate").label == "fire rate"
 
 
-def test_the_source_hash_is_that_of_the_whole_file(mine: Path) -> None:
-    mine.write_text("def helper(): return 1\ndef thing(): return helper()\n")
-    before = registry.source_hash("method", "my_parts.thing")
-    mine.write_text("def helper(): return 2\ndef thing(): return helper()\n")
-    assert registry.source_hash("method", "my_parts.thing") != before
-    assert "my_parts" not in sys.modules, "hashing imports nothing"
-    with pytest.raises(ValueError, match=r"^method nowhere_at_all\.thing: no source file"):
-        registry.source_hash("method", "nowhere_at_all.thing")
+OLD, NEW = "def number(): return 1\n", "def number(): return 2\n"
+USES = {
+    "my_parts.py": "import my_helper\nthing = my_helper.number\n",
+    "my_helper.py": "from my_package.inner import number\nimport torch, os.path, absent\n",
+    "my_package/__init__.py": "",
+    "my_package/inner.py": "from . import __init__ as top\nfrom .deepest import *\n",
+    "my_package/deepest.py": OLD,
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, source in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(source)
+
+
+@pytest.mark.parametrize("changed", USES)
+def test_a_source_is_that_of_all_of_the_users_modules(mine: Path, changed: str) -> None:
+    """Helpers in the same file, in files beside it, in packages."""
+    write(mine.parent, USES)
+    before = set(sys.modules)
+    first, now = registry._source("method", "my_parts.thing")
+    assert first == now == registry.own_source("method", "my_parts.thing")
+    registry.check_unchanged("method", "my_parts.thing")
+    write(mine.parent, {changed: f"{USES[changed]}\n{NEW}"})
+    assert registry._source("method", "my_parts.thing")[1] != first
+    assert set(sys.modules) == before, "it was imported"
+
+
+def test_code_that_a_process_has_read_keeps_its_source(mine: Path) -> None:
+    """Edited while it runs, a file is that of the next process; this one refuses to begin anything new with it."""
+    mine.write_text(OLD)
+    old = registry.own_source("method", "my_parts.number")
+    assert registry.find("method", "my_parts.number")() == 1
+    mine.write_text(NEW)
+    assert registry.own_source("method", "my_parts.number") == old
+    with pytest.raises(ValueError, match=r"^method my_parts\.number: its source has changed .*start again"):
+        registry.check_unchanged("method", "my_parts.number")
+
+
+def test_code_that_changed_between_its_key_and_its_import_is_refused(mine: Path) -> None:
+    mine.write_text(OLD)
+    registry.own_source("method", "my_parts.number")
+    mine.write_text(NEW)
+    with pytest.raises(ValueError, match="has changed since it was read"):
+        registry.find("method", "my_parts.number")
+
+
+@pytest.mark.parametrize("name", ["nowhere_at_all.thing", "sys.exit", "nowhere.at_all.thing"])
+def test_what_has_no_source_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^method {name}: no source file of module"):
+        registry.own_source("method", name)
+
+
+FORMS = """
+from functools import partial
+class Part:
+    def __init__(self, power): self.power = power
+    def __call__(self, network, rate, context): return self.power
+def factory(power): return lambda network, rate, context: power
+def plain(network, rate, context, power): return power
+object, partially, closure = Part(2), partial(plain, power=2), factory(2)
+"""
+
+
+@pytest.mark.parametrize("form", ["object", "partially", "closure"])
+def test_a_part_may_be_an_object_a_partial_or_made_by_a_factory(mine: Path, form: str) -> None:
+    """What they are bound to stands in their module, whose source is in their key."""
+    mine.write_text(FORMS)
+    part, first = registry.find("method", f"my_parts.{form}"), registry.own_source("method", f"my_parts.{form}")
+    assert part(None, 0.5, None) == 2 and registry.description(part, f"my_parts.{form}").label == form
+    mine.write_text(FORMS.replace("2", "3"))
+    assert registry._source("method", f"my_parts.{form}")[1] != first
 
 
 def test_a_description_survives_json() -> None:

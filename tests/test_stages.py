@@ -39,7 +39,7 @@ def test_a_key_follows_from_what_a_stage_reads_and_needs(tmp_path: Path) -> None
     one = Variant("dense")
     key = pipeline(tmp_path).key("second", one)
     assert pipeline(tmp_path).key("second", one) == key
-    assert pipeline(tmp_path, "batch_size=7").key("second", one) == key, "it does not read this"
+    assert pipeline(tmp_path, "latency_repeats=7").key("second", one) == key, "it does not read this"
     assert pipeline(tmp_path, "seed=1").key("second", one) != key
     weather["sun"] = 0
     assert pipeline(tmp_path).key("second", one) != key

@@ -108,12 +108,42 @@ def test_a_changed_key_in_a_note_is_noticed(store: Store, caplog: pytest.LogCapt
     assert "is damaged" in caplog.text
 
 
-def test_loading_needs_no_lock(store: Store) -> None:
+def test_a_changed_number_in_a_note_is_noticed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.get("stage", "slug", {}, "json", lambda: {"a": 1}, device="cpu")
+    note = Path(f"{store.path('stage', 'slug', {}, '.data.json')}.json")
+    note.write_text(note.read_text().replace('"cpu"', '"cuda"'))
     store.get("stage", "slug", {}, "json", lambda: {"a": 1})
-    for lock in store.root.rglob("*.lock"):
-        lock.unlink()
+    assert "does not match its checksum" in caplog.text
+
+
+@pytest.mark.parametrize("note", ["[]", "3", "{}", '{"sha256": 1}', "null"])
+def test_a_note_that_is_something_else_is_damage(store: Store, note: str, caplog: pytest.LogCaptureFixture) -> None:
+    store.get("stage", "slug", {}, "json", lambda: {"a": 1})
+    file = Path(f"{store.path('stage', 'slug', {}, '.data.json')}.json")
+    file.write_text(note)
+    told = store.note("stage", "slug", {}, "json")
+    assert told is None or store_module.differences(told)
+    assert store.get("stage", "slug", {}, "json", lambda: {"a": 2}) == {"a": 2} and "is damaged" in caplog.text
+
+
+def test_loading_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a finished store may be read-only, or another user's."""
+    store.get("stage", "slug", {}, "json", lambda: {"a": 1})
+    before = {file: file.stat().st_mtime_ns for file in store.root.rglob("*")}
+    for name in ("atomic", "locked", "_remove_drafts"):
+        monkeypatch.setattr(store_module, name, pytest.fail)
     assert store.get("stage", "slug", {}, "json", pytest.fail) == {"a": 1}
-    assert not list(store.root.rglob("*.lock"))
+    assert {file: file.stat().st_mtime_ns for file in store.root.rglob("*")} == before
+
+
+def test_results_of_other_code_or_packages_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.get("stage", "slug", {}, "json", lambda: {"a": 1})
+    note, ours = store.note("stage", "slug", {}, "json"), store_module.origin()
+    assert store_module.differences(note) == ""
+    later = {**ours, "library_sha256": "0", "versions": {**ours["versions"], "torch": "99"}}
+    monkeypatch.setattr(store_module, "origin", lambda: later)
+    assert store_module.differences(note) == f"another version of this library, torch {ours['versions']['torch']}"
+    assert store.get("stage", "slug", {}, "json", pytest.fail) == {"a": 1}, "it is loaded all the same"
 
 
 def test_only_files_that_results_follow_from_make_a_commit_dirty(tmp_path: Path) -> None:

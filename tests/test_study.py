@@ -269,7 +269,6 @@ def test_pictures_of_dead_units_are_not_drawn_and_not_judged(study: Study) -> No
     [
         ("interpretability.explanations=2", {"extremes", "measure.clarity", "pictures", "picture_quality"}),
         ("latency_repeats=3", {"costs"}),
-        ("batch_size=32", set()),
         ("visualization.steps=5", {"pictures", "picture_quality"}),
         ("interpretability.similarity=stlpips", {"measure.clarity", "picture_quality"}),
         ("retraining.learning_rate=0.02", {"retrained"}),

@@ -34,13 +34,15 @@ def load(profile: Profile, store: Store) -> Parts:
         ValueError: a part is missing, cannot be imported, or does not do what its kind does; names kind and part.
     """
     names = named(profile)
-    sources = {kind: {name: registry.source_hash(kind, name) for name in found} for kind, found in names.items()}
+    sources = {kind: {name: registry.own_source(kind, name) for name in found} for kind, found in names.items()}
+    for kind, name in ((kind, name) for kind, found in sources.items() for name, source in found.items() if source):
+        registry.check_unchanged(kind, name)
     tried_on = {
-        "network": profile.network.model_dump(include={"architecture", "width", "outputs"}),
+        "network": profile.network.model_dump(include={"architecture", "width", "outputs", "normalization"}),
         "images": profile.data.model_dump(include={"source", "size"}),
         "units": profile.visualization.units,
         "aux": [recipe and recipe.aux_weight for recipe in (profile.retraining, profile.network.scratch)],
-        "grids": profile.pruning.model_dump(include={"recalibrated", "iterative"}),
+        "grids": profile.pruning.model_dump(),
         "library": origin()["library_sha256"],
     }
     found = store.get("parts", "parts", {"sources": sources, **tried_on}, "json", partial(_try_all, profile, names))
@@ -97,11 +99,10 @@ def _try(profile: Profile, kind: str, name: str, part: Any) -> None:
     if kind == "architecture":
         architectures.check(architectures.load(name), **built)
     elif kind == "images":
-        sources.check(part, size)
+        sources.check(part, size, network.outputs)
     elif kind == "method":
-        masks.check_method(
-            part, architectures.load(network.architecture), **built, iterative=name in grid.iterative.methods
-        )
+        architecture, highest = architectures.load(network.architecture), profile.highest_rate(name)
+        masks.check_method(part, architecture, **built, highest=highest, iterative=name in grid.iterative.methods)
     elif kind == "similarity":
         similarities.check_similarity(name)
     elif kind == "measure":
@@ -111,11 +112,14 @@ def _try(profile: Profile, kind: str, name: str, part: Any) -> None:
 
 
 def _check_network(profile: Profile) -> None:
-    """Refuse what the network cannot do: auxiliary losses, recalibration, pictures of units that it does not have."""
+    """Refuse what the network cannot do: another normalization, auxiliary losses, recalibration, absent units."""
     from prunelens.networks import architectures
+    from prunelens.networks.stages import normalize_by
 
     architecture, grid = architectures.load(profile.network.architecture), profile.pruning
     network = architecture.build(profile.network.outputs, profile.network.width)
+    if profile.network.normalization is not None:
+        normalize_by(network, **profile.network.normalization.model_dump())
     for recipe in (profile.retraining, profile.network.scratch):
         if recipe is not None and recipe.aux_weight > 0:
             architecture.build(profile.network.outputs, profile.network.width, aux=True)

@@ -14,9 +14,9 @@ from pydantic import Field
 from prunelens.paths import PROFILES
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, le=1000)]
 
 
 def _no_value_twice(values: list) -> list:
@@ -43,6 +43,9 @@ Names = Annotated[list[str], Distinct]
 Rates = Annotated[list[Rate], Distinct]
 
 
+Channels = Field(min_length=3, max_length=3)
+
+
 class Section(pydantic.BaseModel):
     """Unknown keys and values of another type are errors; numbers are never read from strings."""
 
@@ -57,6 +60,9 @@ class Data(Section):
     train_images: Count | None = None  # a seeded sample, equal per class; null: all
     validation_images: Count | None = None
     stimulus_images: Count  # drawn from the training images, equal per class
+    # of "folder": names of the class folders in the order of the network's outputs, those without a folder included;
+    # null: ImageNet's WordNet ids for 1,000 outputs, else the folders in the order of their names, one for each output
+    classes: Names | None = None
     root: str | None = None  # of "folder": a folder with train/WNID and val/WNID; $NAME is read from the environment
     download: Literal["imagenette"] | None = None  # fetch it with torchvision into ``root`` where it is missing
     extra_stimuli: str | None = None  # one more folder WNID/FILE whose images are all stimuli
@@ -70,12 +76,19 @@ class Training(Section):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     schedule: Literal["exponential", "one_cycle"] = "exponential"
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.9
     smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.08  # least area that RandomResizedCrop keeps
-    aux_weight: Annotated[float, Field(ge=0)] = 0.0  # of each auxiliary head's loss; the paper: .3
+    aux_weight: Annotated[float, Field(ge=0, le=10)] = 0.0  # of each auxiliary head's loss; the paper: .3
     precision: Literal["float32", "bfloat16"] = "float32"  # a CPU without bfloat16 instructions takes float32
+
+
+class Normalization(Section):
+    """What is done to images, RGB in [0, 1], before the first layer: (image - mean) / deviation of each channel."""
+
+    mean: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Channels]
+    deviation: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Channels]
 
 
 class Network(Section):
@@ -84,6 +97,7 @@ class Network(Section):
     architecture: str  # a built-in's name (googlenet, bvlc_googlenet, resnet18) or an import path
     width: Annotated[float, Field(gt=0, le=4)] = 1.0  # factor of all channel counts
     outputs: Annotated[int, Field(ge=2, le=100_000)]
+    normalization: Normalization | None = None  # that the weights were trained with; null: the architecture's own
     weights: str  # a safetensors file ($NAME is read from the environment), "torchvision", or "scratch"
     scratch: Training | None = None  # how the dense network is trained where weights are "scratch"
 
@@ -114,6 +128,10 @@ class Pruning(Section):
     doubled: Rates = []  # the first seed's retrained networks of these rates, and the dense one, with twice the epochs
     recalibrated: Grid = Grid()  # BatchNorm's statistics measured anew, no gradient step
     controls: Grid = Grid()  # further one-shot variants, such as random masks, at fewer rates
+
+
+# Grids of Pruning beside itself:
+GRIDS = ("unmasked", "iterative", "unretrained", "recalibrated", "controls")
 
 
 class Sensitivity(Section):
@@ -169,10 +187,9 @@ class Claims(Section):
 class Profile(Section):
     """Everything that one run of the study depends on."""
 
-    name: str  # that of its file
+    name: Annotated[str, Field(pattern=r"^\w[\w.+ -]*$")]  # that of its file; names a folder
     about: str
     seed: Seed = 0
-    batch_size: Count = 64  # of forward passes for accuracy; changes no result
     data: Data
     network: Network
     pruning: Pruning
@@ -188,11 +205,21 @@ class Profile(Section):
     def _fits_together(self) -> "Profile":
         """Checks that involve several sections but no network."""
         _check_one_shot(self.pruning)
+        for key in GRIDS:
+            if (part := getattr(self.pruning, key)).methods and not part.rates:
+                raise ValueError(f"pruning.{key}.rates: found none, expected some for {', '.join(part.methods)}")
         _check_iterative(self.pruning.iterative, self.retraining.epochs)
         if self.data.extra_stimuli is None:
             self.check_stimuli(self.data.stimulus_images)
         if self.data.source == "folder" and self.data.root is None:
             raise ValueError("data.root: found nothing, expected a folder with train/WNID and val/WNID")
+        classes, outputs = self.data.classes, self.network.outputs
+        if classes is not None and (self.data.source != "folder" or len(classes) != outputs):
+            raise ValueError(f"data.classes: found {len(classes)} names, expected {outputs} (network.outputs) of class "
+                             "folders (data.source = folder)")  # fmt: skip
+        if (most := self.data.train_images) is not None and self.sensitivity.images > most:
+            raise ValueError(f"sensitivity.images: found {self.sensitivity.images}, expected at most {most}, which is "
+                             "data.train_images")  # fmt: skip
         if self.network.weights == "scratch" and self.network.scratch is None:
             raise ValueError("network.scratch: found nothing, expected how to train, as network.weights is scratch")
         return self
@@ -213,12 +240,15 @@ class Profile(Section):
     @property
     def methods(self) -> list[str]:
         """All pruning methods of all grids and of the sensitivity scan, each once."""
-        grid = self.pruning
-        grids = (
-            grid, grid.unmasked, grid.iterative, grid.unretrained, grid.recalibrated, grid.controls, self.sensitivity
-        )  # fmt: skip
-        named = [method for each in grids for method in each.methods]
-        return list(dict.fromkeys(named))
+        return list(dict.fromkeys(method for each in self._grids for method in each.methods))
+
+    def highest_rate(self, method: str) -> float:
+        """The highest rate of a method in any grid."""
+        return max(rate for each in self._grids if method in each.methods for rate in each.rates)
+
+    @property
+    def _grids(self) -> list[Pruning | Grid | Sensitivity]:
+        return [self.pruning, *(getattr(self.pruning, name) for name in GRIDS), self.sensitivity]
 
     def value(self, key: str) -> Any:
         """The JSON value of a dotted key, which may be a whole section."""

@@ -4,13 +4,18 @@ Methods, similarities, measures, architectures, image sources and claims are fun
 figures need to know of one (label, color, whether it draws random numbers, ...) stands in its `Description`.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +30,11 @@ KINDS = {
     "images": "prunelens.images.sources",
     "claim": "prunelens.analysis.claims",
 }
+
+# Whose code is not a user's: the standard library, installed packages, this library.
+BUILT_IN = ("built-in", "frozen")
+INSTALLED = (*site.getsitepackages(), site.getusersitepackages())
+FOREIGN = (sysconfig.get_path("stdlib"), *INSTALLED, str(Path(__file__).parent))
 
 NEEDS = {"images", "sensitivity", "concepts", "temperature"}
 MARKERS = ("", *"ov^<>sDdpPhH8*Xx+.12348|_")
@@ -111,11 +121,14 @@ def find(kind: str, name: str) -> Any:
         near = difflib.get_close_matches(name, built_ins(kind), 1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(built_ins(kind))}"
         raise ValueError(f"{kind} {name}: unknown, {hint} (or the import path of your own: module.name)")
-    module_name, _, attribute = name.rpartition(".")
+    module, _, attribute = name.rpartition(".")
+    imported = module in sys.modules
     try:
-        part = getattr(importlib.import_module(module_name), attribute)
+        part = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a user's module can fail in any way while it is imported
         raise ValueError(f"{kind} {name}: cannot be imported ({type(error).__name__}: {error})") from error
+    if not imported:
+        check_unchanged(kind, name)
     if not callable(part):
         raise ValueError(f"{kind} {name}: found a {type(part).__name__}, expected a function or a class")
     return part
@@ -127,20 +140,86 @@ def built_ins(kind: str) -> list[str]:
     return [name for name, part in vars(module).items() if name.islower() and _own(part)]
 
 
+_first_read: dict[tuple[str, Path], str] = {}  # hash by name and file of a user's part
+
+
 def own_source(kind: str, name: str) -> str | None:
-    """`source_hash` of a user's part; None for a built-in, whose results follow from versions."""
-    return None if is_built_in(name) else source_hash(kind, name)
+    """Hash of what a user's part is made of: its module, and all modules of the user's own that this imports.
 
-
-def source_hash(kind: str, name: str) -> str:
-    """Hash of the source file of a part's module, without importing that module itself.
+    As first read in this process, without importing that module: code that was imported does not change with its file.
+    None for a built-in, whose results follow from versions.
 
     Raises:
         ValueError: the module, or its source, cannot be found.
     """
-    module = KINDS[kind] if is_built_in(name) else name.rpartition(".")[0]
+    return None if is_built_in(name) else _source(kind, name)[0]
+
+
+def check_unchanged(kind: str, name: str) -> None:
+    """Refuse a user's part whose source is no longer what this process read first: which of both runs is not known.
+
+    Raises:
+        ValueError: it has changed; or as `own_source`.
+    """
+    first, now = _source(kind, name)
+    if first != now:
+        raise ValueError(f"{kind} {name}: its source has changed since it was read; start again (restart the kernel)")
+
+
+def _source(kind: str, name: str) -> tuple[str, str]:
+    """Hashes of what a user's part is made of: as first read, and now."""
+    module, sources = name.rpartition(".")[0], {}
     try:
-        spec = importlib.util.find_spec(module)
-        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()  # type: ignore[union-attr, arg-type]
-    except Exception as error:  # a missing parent package, a frozen or built-in module, an unreadable file
+        if not _read(module, module.split(".")[0], sources):
+            raise ModuleNotFoundError
+    except Exception as error:  # a missing package, a frozen or built-in module, an unreadable file
         raise ValueError(f"{kind} {name}: no source file of module {module} ({type(error).__name__})") from error
+    now = hashlib.sha256(b"".join(sources.values())).hexdigest()
+    return _first_read.setdefault((name, next(iter(sources))), now), now
+
+
+def _read(module: str, own: str, sources: dict[Path, bytes]) -> bool:
+    """Add the source of a module, of its packages, and of all of a user's own modules that these import.
+
+    own: the top-level name of the user's part. Returns whether the module has a source. Nothing is imported.
+    """
+    names, read = module.split("."), False
+    spec = importlib.util.find_spec(names[0])
+    for n in range(1, len(names) + 1):
+        if n > 1:
+            spec = PathFinder.find_spec(".".join(names[:n]), spec.submodule_search_locations or [])
+        if spec is None:  # what is imported from a module is no module
+            return False
+        file = Path(spec.origin or "")
+        read = file.suffix == ".py"
+        if read and file not in sources:
+            sources[file] = file.read_bytes()
+            for imported in _imports(sources[file], spec):
+                if _is_own(imported.split(".")[0], own):
+                    _read(imported, own, sources)
+    return read
+
+
+def _imports(source: bytes, spec: ModuleSpec) -> Iterator[str]:
+    """Absolute names of all that a module imports, be they modules or not; none if it is no Python."""
+    try:
+        statements = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = "." * statement.level + (statement.module or "")
+            base = importlib.util.resolve_name(base, spec.parent)
+            yield from (f"{base}.{alias.name}" for alias in statement.names)
+
+
+def _is_own(top: str, own: str) -> bool:
+    """Whether a top-level module is the user's own: that of the part, or none of `FOREIGN`."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a notebook's __main__
+        return False
+    places = [*(spec.submodule_search_locations or [spec.origin])] if spec and spec.origin not in BUILT_IN else []
+    return top == own or any(not any(Path(place).is_relative_to(f) for f in FOREIGN) for place in places)

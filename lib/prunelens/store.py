@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 Content = Arrays | pd.DataFrame | dict[str, Any]
+AFTER = ("report", "run")  # floors of this library that no artefact depends on
 RESULTS_FOLLOW = ("lib", "notebooks", "pyproject.toml", "requirements.lock", "data/*.safetensors")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "torch-lucent", "kornia", "scikit-image")
 
@@ -64,7 +65,7 @@ class Store:
                 digest = sha256(draft)
             seconds = round(time.perf_counter() - started, 3)
             note = {"artefact": file.name, "sha256": digest, "key": key, "seconds": seconds, **record, **origin()}
-            write_text(_note(file), json.dumps(note, indent=2))
+            write_text(_note(file), json.dumps({**note, "note_sha256": fingerprint(note)}, indent=2))
             return content
 
     def has(self, stage: str, slug: str, key: dict, form: str) -> bool:
@@ -77,7 +78,11 @@ class Store:
         file = self.path(stage, slug, key, FORMS[form][0])
         try:
             return {**json.loads(_note(file).read_text()), "bytes": file.stat().st_size}
-        except (OSError, ValueError):
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ):  # of damage, loading tells
             return None
 
     def path(self, stage: str, slug: str, key: dict, extension: str) -> Path:
@@ -177,11 +182,13 @@ def _intact(file: Path, key: dict) -> bool:
 def _damage(file: Path, key: dict) -> str:
     try:
         note = json.loads(_note(file).read_text())
+        if (checksum := note.pop("note_sha256", None)) not in (None, fingerprint(note)):
+            return f"its note {_note(file).name} does not match its checksum {checksum}"
         if note["sha256"] != sha256(file):
             return "its content does not match its checksum"
         if note["artefact"] != file.name or fingerprint(note["key"]) != fingerprint(key):
             return f"its note is that of {note['artefact']}"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its note {_note(file).name} is unreadable ({error})"
     return ""
 
@@ -193,11 +200,20 @@ def _remove_drafts(file: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
+def differences(note: dict[str, Any]) -> str:
+    """What other code or packages than this process's a note names, in words; "" where it names none."""
+    ours = origin()
+    code = [] if note.get("library_sha256") == ours["library_sha256"] else ["another version of this library"]
+    versions = note.get("versions", {}).items()
+    theirs = [f"{name} {found}" for name, found in versions if ours["versions"].get(name) != found]
+    return ", ".join(code + theirs)
+
+
 @cache
 def origin() -> dict[str, Any]:
     """What results depend on besides keys: code, package versions and machine, as of the first call."""
     library = Path(__file__).parent
-    sources = sorted(library.rglob("*.py"))
+    sources = sorted(set(library.rglob("*.py")) - {file for top in AFTER for file in (library / top).rglob("*.py")})
     return {
         "library_sha256": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest(),
         "git_commit": _git(library, "rev-parse", "HEAD"),

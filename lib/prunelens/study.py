@@ -42,6 +42,16 @@ WORK = {
 }
 
 
+def check_stages(names: Iterable[str]) -> None:
+    """Refuse names that are not in `WORK`.
+
+    Raises:
+        ValueError: lists those there are.
+    """
+    if unknown := sorted(set(names) - WORK.keys()):
+        raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(WORK)}")
+
+
 class Study:
     """The networks, tables and pictures of a profile.
 
@@ -79,10 +89,23 @@ class Study:
         Raises:
             ValueError, OSError, ImportError: names the key, what was found and what was expected.
         """
+        wanted = self.profile
         self.pipeline.key("retrained", self.retrained[0])
         self.pipeline.key("embeddings")
-        if self.profile.network.weights != "scratch" and not self.pipeline.has("accuracy", self.dense):
+        if wanted.data.source != "embedded":
+            _ = self.train, self.validation
+        if not self.pipeline.has("embeddings"):
+            units.load_similarity(self.pipeline)
+        if wanted.network.weights == "scratch":
+            return
+        if not self.pipeline.has("retrained", self.retrained[0]):
             pruning.network(self.pipeline, self.dense)
+        dense = self.accuracy([self.dense]).iloc[0]
+        if dense.top1_low <= self.chance:
+            raise ValueError(
+                f"network.weights: the dense network is right on {dense.top1:.1%} of {dense.n} images, where guessing "
+                f"gives {self.chance:.1%}; expected more: see data.classes and network.normalization"
+            )
 
     def compute(self, stages: Sequence[str] | None = None) -> None:
         """Compute what is missing of the named stages (by default of all), without drawing a figure.
@@ -90,8 +113,7 @@ class Study:
         Raises:
             ValueError: there is no such stage; lists those there are.
         """
-        if unknown := sorted(set(stages or ()) - WORK.keys()):
-            raise ValueError(f"--stages: found {', '.join(unknown)}, expected some of {', '.join(WORK)}")
+        check_stages(stages or ())
         for name, table in WORK.items():
             if stages is None or name in stages:
                 getattr(self, table)()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunelens.pruning import stages as pruning
 from prunelens.stages import STAGES, Subject
+from prunelens.store import differences
 from prunelens.units import stages as units
 from prunelens.variants import Variant
 
@@ -34,6 +35,25 @@ def work(study: "Study") -> Work:
         **dict.fromkeys(["extremes", "alive", *measures], study.variants),
         **dict.fromkeys(["pictures", "picture_quality"], study.drawn),
     }
+
+
+def foreign(study: "Study") -> dict[str, str]:
+    """What other code or packages computed of a study's results, in words, by stage and subject.
+
+    Nothing is computed for it: results whose keys are not known yet, as no sensitivity scan is there, are left out.
+    """
+    pipeline, found = study.pipeline, {}
+    if not all(pipeline.has(name) for name in ("layers", "stimuli")):
+        return found
+    scanned = all(pipeline.has("sensitivity", block) for block in study.blocks)
+    needing = {name for name, part in pipeline.parts["method"].items() if "sensitivity" in part.needs}
+    for stage, subjects in work(study).items():
+        for subject in subjects:
+            if scanned or not isinstance(subject, Variant) or subject.method not in needing:
+                note = pipeline.note(stage, subject)
+                if note and (said := differences(note)):
+                    found[f"{stage} {subject or ''}".strip()] = said
+    return found
 
 
 def _of(variants: Sequence[Variant], schedule: str) -> list[Variant]:

@@ -216,6 +216,11 @@ def number(tables):
 def missing(tables):
     return tables["accuracy"].nothing_of_this_name
 
+@claim("U4", "changes its tables", rule="above", margin=0.5)
+def spoils(tables):
+    tables["accuracy"]["top1"] = 0.0
+    return mean([1, 2, 3], "networks")
+
 def bare(tables):
     return mean([1, 2, 3], "networks")
 """
@@ -234,6 +239,12 @@ def test_a_claim_of_ones_own_is_judged_beside_the_others(own: None) -> None:
     table = verdicts.judge(verdicts.example.tables(), ["c1a", "own_claims.good"])
     assert table.claim.tolist() == ["C1a", "U1"] and table.verdict[1] == "holds"
     assert verdicts.judge({}, ["own_claims.good"]).verdict.tolist() == ["not tested"]
+
+
+def test_a_claim_of_ones_own_changes_no_table(own: None) -> None:
+    tables = verdicts.example.tables()
+    verdicts.judge(tables, ["own_claims.spoils"])
+    pd.testing.assert_frame_equal(tables["accuracy"], verdicts.example.tables()["accuracy"])
 
 
 @pytest.mark.parametrize(

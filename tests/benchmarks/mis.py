@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from prunelens import registry
-from prunelens.images.imageset import to_batch
+from prunelens.images.imageset import BATCH, to_batch
 from prunelens.networks import architectures
 from prunelens.networks.architecture import Architecture, unit_layers
 from prunelens.networks.hooks import evaluating
 from prunelens.units import extremes, mis
-from prunelens.units.recording import RECORDING_BATCH, NetworkSource
+from prunelens.units.recording import NetworkSource
 
 TASKS, EXPLANATIONS, STIMULI, FEATURES = 20, 9, 4000, 1280
 K = TASKS * (EXPLANATIONS + 1)
@@ -102,8 +102,8 @@ def recording(
 
     def forward() -> None:
         with evaluating(network):
-            for start in range(0, n, RECORDING_BATCH):
-                network(to_batch(images[start : start + RECORDING_BATCH], device)).cpu()
+            for start in range(0, n, BATCH):
+                network(to_batch(images[start : start + BATCH], device)).cpu()
 
     ways = {"forward": forward, "convs, rectified, output": lambda: list(source.batches(images))}
     timed = [{way: seconds(run, device) for way, run in ways.items()} for _ in range(pairs + 1)][1:]

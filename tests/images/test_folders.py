@@ -21,6 +21,7 @@ from prunelens.images.folders import read_folder
 from prunelens.images.imageset import pixel_hash as folders_hash
 
 ASSETS = os.environ.get("PRUNELENS_ASSETS")
+CLASSES = {"cat": 0, "dog": 1, "a": 0, "wide": 0, "empty": 2}
 needs_assets = pytest.mark.skipif(not ASSETS, reason="no assets")
 
 
@@ -63,7 +64,7 @@ def test_imagenet_classes() -> None:
 
 
 def test_folder_of_the_right_size_is_read_as_it_is(folder: Path, cache: Path) -> None:
-    images = read_folder(folder, 12, cache, None)
+    images = read_folder(folder, 12, cache, CLASSES)
     assert images.names == [f"{c}/{i:03d}.png" for c in ("cat", "dog") for i in range(4)]
     assert images.labels.tolist() == [0] * 4 + [1] * 4
     assert images.class_names == ["cat", "dog"] and images.outputs.tolist() == [0, 1]
@@ -81,7 +82,7 @@ def test_shorter_side_is_resized_then_center_cropped(tmp_path: Path, cache: Path
     write_images(tmp_path / "images", ["wide"], 1, size=(40, 20))
     wide = Image.open(tmp_path / "images/wide/000.png")
     expected = np.asarray(wide.resize((20, 10), Image.Resampling.BILINEAR))[:, 5:15]
-    images = read_folder(tmp_path / "images", 10, cache, None)
+    images = read_folder(tmp_path / "images", 10, cache, CLASSES)
     np.testing.assert_array_equal(images.images[0], expected)
 
 
@@ -90,7 +91,7 @@ def test_pixels_are_those_of_torchvision(tmp_path: Path, cache: Path, size: tupl
     write_images(tmp_path / "images", ["a"], 1, size=size)
     image = geometry.resize(Image.open(tmp_path / "images/a/000.png"), 10, geometry.InterpolationMode.BILINEAR)
     expected = np.asarray(geometry.center_crop(image, 10))
-    np.testing.assert_array_equal(read_folder(tmp_path / "images", 10, cache, None).images[0], expected)
+    np.testing.assert_array_equal(read_folder(tmp_path / "images", 10, cache, CLASSES).images[0], expected)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +115,14 @@ def test_every_color_mode_becomes_rgb(
     path = tmp_path / f"images/a/a.{suffix}"
     Image.new(mode, (8, 8), color).save(path)
     assert Image.open(path).mode == mode
-    pixels = read_folder(tmp_path / "images", 8, cache, None).images[0]
+    pixels = read_folder(tmp_path / "images", 8, cache, CLASSES).images[0]
     np.testing.assert_allclose(pixels.astype(int), np.full((8, 8, 3), expected), atol=2)
 
 
 def test_hidden_files_and_folders_are_left_out(folder: Path, cache: Path) -> None:
     (folder / "cat/.DS_Store").write_bytes(b"x")
     (folder / ".checkpoints").mkdir()
-    assert len(read_folder(folder, 12, cache, None)) == 8
+    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
 
 
 # read_folder: the cache
@@ -139,7 +140,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cache_is_opened_by_the_second_call(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = read_folder(folder, 12, cache, None)
+    first = read_folder(folder, 12, cache, CLASSES)
     forbid_decoding(monkeypatch)
     second = read_folder(folder, 12, cache, {"cat": 5, "dog": 3})  # the outputs are no part of the cache
     assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
@@ -153,7 +154,7 @@ def test_cache_is_redone_when_its_source_changes(
     folder: Path, cache: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Image.new("RGB", (12, 12), "blue").save(folder / "cat/000.bmp")
-    read_folder(folder, 12, cache, None)
+    read_folder(folder, 12, cache, CLASSES)
     size = 6 if change == "size" else 12
     if change == "file added":
         Image.new("RGB", (12, 12), "red").save(folder / "cat/new.png")
@@ -165,18 +166,18 @@ def test_cache_is_redone_when_its_source_changes(
         replaced, length = folder / "cat/000.bmp", (folder / "cat/000.bmp").stat().st_size
         Image.new("RGB", (12, 12), "red").save(replaced)
         assert replaced.stat().st_size == length
-    images = read_folder(folder, size, cache, None)
+    images = read_folder(folder, size, cache, CLASSES)
     assert "other files or another size" in caplog.text
-    fresh = read_folder(folder, size, cache.with_name("fresh"), None)
+    fresh = read_folder(folder, size, cache.with_name("fresh"), CLASSES)
     np.testing.assert_array_equal(images.images, fresh.images)
     assert images.names == fresh.names and images.labels.tolist() == fresh.labels.tolist()
 
 
 def test_an_outdated_cache_stays_whole_in_the_hands_of_who_opened_it(folder: Path, cache: Path) -> None:
-    opened = read_folder(folder, 12, cache, None)
+    opened = read_folder(folder, 12, cache, CLASSES)
     before = np.array(opened.images)
     Image.new("RGB", (12, 12), "red").save(folder / "cat/000.png")
-    read_folder(folder, 12, cache, None)
+    read_folder(folder, 12, cache, CLASSES)
     np.testing.assert_array_equal(opened.images, before)
 
 
@@ -189,10 +190,10 @@ def cut(path: Path) -> None:
 def test_damaged_cache_is_noticed_and_redone(
     folder: Path, cache: Path, suffix: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = np.array(read_folder(folder, 12, cache, None).images)
+    before = np.array(read_folder(folder, 12, cache, CLASSES).images)
     path = cache.with_name(f"{cache.name}.{suffix}")
     damage(path)
-    after = read_folder(folder, 12, cache, None)
+    after = read_folder(folder, 12, cache, CLASSES)
     np.testing.assert_array_equal(after.images, before)
     absent_listing = suffix == "json" and damage is Path.unlink  # not damage: nothing decoded
     assert absent_listing or "is damaged" in caplog.text
@@ -202,7 +203,7 @@ def test_damaged_cache_is_noticed_and_redone(
 def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
     folder: Path, cache: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = read_folder(folder, 12, cache, None)
+    before = read_folder(folder, 12, cache, CLASSES)
     pixels, content = np.array(before.images), before.content
     if damage == "pixels":
         stored = np.load(cache.with_name(f"{cache.name}.npy"), mmap_mode="r+")
@@ -211,7 +212,7 @@ def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
     else:
         listing = cache.with_name(f"{cache.name}.json")
         listing.write_text(listing.read_text().replace("cat/003.png", "dog/003.png"))
-    after = read_folder(folder, 12, cache, None)
+    after = read_folder(folder, 12, cache, CLASSES)
     assert "is damaged" in caplog.text
     np.testing.assert_array_equal(after.images, pixels)
     assert after.content == content and after.labels.tolist() == [0] * 4 + [1] * 4
@@ -220,19 +221,19 @@ def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
 def test_pixels_are_hashed_again_only_where_their_file_has_changed(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read_folder(folder, 12, cache, None)
+    read_folder(folder, 12, cache, CLASSES)
     hashed = []
     monkeypatch.setattr(folders, "pixel_hash", lambda images: hashed.append(len(images)) or folders_hash(images))
-    read_folder(folder, 12, cache, None)
+    read_folder(folder, 12, cache, CLASSES)
     assert hashed == []
     os.utime(cache.with_name(f"{cache.name}.npy"), (1, 1))  # a copy has another time
     for _ in range(2):
-        read_folder(folder, 12, cache, None)
+        read_folder(folder, 12, cache, CLASSES)
     assert hashed == [8] and not caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_opened(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_folder(folder, 12, cache, None)
+    read_folder(folder, 12, cache, CLASSES)
     os.utime(cache.with_name(f"{cache.name}.npy"), (1, 1))
 
     def read_only(*_: object) -> None:
@@ -240,11 +241,11 @@ def test_a_cache_that_cannot_be_written_is_opened(folder: Path, cache: Path, mon
 
     monkeypatch.setattr(folders, "write_text", read_only)
     monkeypatch.setattr(folders, "locked", read_only)
-    assert len(read_folder(folder, 12, cache, None)) == 8
+    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
 
 
 def test_content_is_that_of_the_same_images_in_memory(folder: Path, cache: Path) -> None:
-    images = read_folder(folder, 12, cache, None)
+    images = read_folder(folder, 12, cache, CLASSES)
     assert images.content == images.subset(range(8)).content
 
 
@@ -254,9 +255,9 @@ def test_decoding_that_breaks_off_leaves_no_cache(folder: Path, cache: Path, mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folders, "_decode_or_reason", decode)
-        read_folder(folder, 12, cache, None)
+        read_folder(folder, 12, cache, CLASSES)
     assert names_in(cache.parent) == [".images.of-12.lock"]
-    assert len(read_folder(folder, 12, cache, None)) == 8
+    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
 
 
 def decode_slowly(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> multiprocessing.Process:
@@ -270,7 +271,7 @@ def decode_slowly(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as patch:
         patch.setattr(folders, "_decode_or_reason", decode)
-        process = multiprocessing.get_context("fork").Process(target=read_folder, args=(folder, 12, cache, None))
+        process = multiprocessing.get_context("fork").Process(target=read_folder, args=(folder, 12, cache, CLASSES))
         process.start()
     while not (folder.parent / "decoded").exists():
         time.sleep(0.01)
@@ -282,7 +283,7 @@ def test_a_second_process_waits_for_the_first_to_decode(
 ) -> None:
     process = decode_slowly(folder, cache, monkeypatch)
     forbid_decoding(monkeypatch)
-    assert len(read_folder(folder, 12, cache, None)) == 8
+    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
     process.join()
     assert process.exitcode == 0
 
@@ -293,7 +294,7 @@ def test_what_killed_processes_left_is_removed(folder: Path, cache: Path, monkey
     process.join()
     assert [name for name in names_in(cache.parent) if name.endswith("-images.of-12.npy")]
     (cache.parent / ".host-1-images.of-128.npy").touch()  # another cache's
-    assert len(read_folder(folder, 12, cache, None)) == 8
+    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
     hidden = [name for name in names_in(cache.parent) if name.startswith(".")]
     assert hidden == [".host-1-images.of-128.npy", ".images.of-12.lock"]
 
@@ -321,7 +322,7 @@ def test_unreadable_files_are_skipped_and_listed(
     write_images(tmp_path / "images", ["cat", "dog"], 4, suffix=suffix)
     bad = f"cat/001.{suffix}"
     spoil(tmp_path / "images" / bad)
-    images = read_folder(tmp_path / "images", 12, cache, None)
+    images = read_folder(tmp_path / "images", 12, cache, CLASSES)
     assert len(images) == 7 and bad not in images.names
     assert images.labels.tolist() == [0] * 3 + [1] * 4
     whole = [original(tmp_path / "images", name) for name in images.names]
@@ -330,7 +331,7 @@ def test_unreadable_files_are_skipped_and_listed(
     assert listed.startswith(f"{bad} (") and len(listed) > len(bad) + 10
     assert "1 unreadable files skipped" in caplog.text and bad in caplog.text
     caplog.clear()
-    read_folder(tmp_path / "images", 12, cache, None)
+    read_folder(tmp_path / "images", 12, cache, CLASSES)
     assert bad in caplog.text  # said again when the cache is opened
 
 
@@ -352,12 +353,12 @@ def test_more_than_five_that_cannot_be_read_are_an_error(
     write_images(tmp_path / "images", ["cat", "dog"], 4)
     for i in range(5):
         spoil(tmp_path / f"images/{'cat' if i < 3 else 'dog'}/00{i % 3}.png")
-    assert len(read_folder(tmp_path / "images", 12, cache, None)) == 3
+    assert len(read_folder(tmp_path / "images", 12, cache, CLASSES)) == 3
     assert "5 unreadable files skipped: cat/000.png" in caplog.text
     spoil(tmp_path / "images/dog/002.png")
     before = names_in(cache.parent)
     with pytest.raises(ValueError, match=r"more than 5 files can't be read as images: cat/000.png \("):
-        read_folder(tmp_path / "images", 12, cache, None)
+        read_folder(tmp_path / "images", 12, cache, CLASSES)
     assert names_in(cache.parent) == before
 
 
@@ -365,24 +366,24 @@ def test_class_without_a_readable_image_is_an_error(folder: Path, cache: Path) -
     for i in range(4):
         empty(folder / f"dog/00{i}.png")
     with pytest.raises(ValueError, match="no image can be read in dog"):
-        read_folder(folder, 12, cache, None)
+        read_folder(folder, 12, cache, CLASSES)
 
 
 def test_missing_folder_is_named(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder; expected .*CLASS/FILE"):
-        read_folder(tmp_path / "nowhere", 12, cache, None)
+        read_folder(tmp_path / "nowhere", 12, cache, CLASSES)
 
 
 def test_folder_without_class_folders(tmp_path: Path, cache: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(ValueError, match="has no class folders; expected images in"):
-        read_folder(tmp_path, 12, cache, None)
+        read_folder(tmp_path, 12, cache, CLASSES)
 
 
 def test_class_folder_without_files(folder: Path, cache: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"images/empty has no files"):
-        read_folder(folder, 12, cache, None)
+        read_folder(folder, 12, cache, CLASSES)
 
 
 def test_unknown_class_folders_are_named(folder: Path, cache: Path) -> None:

@@ -44,6 +44,7 @@ def masks(*shown: int) -> np.ndarray:
         ("labels", np.array([0, 1, 3]), r"labels: expected 0\.\.2, found 0\.\.3"),
         ("labels", np.array([0, 1, -1]), r"labels: expected 0\.\.2, found -1\.\.1"),
         ("names", ["a", "b"], "names: expected one for each of 3 images, found 2"),
+        ("names", ["a", "b", "a"], "names: 1 occur more than once: a"),
         ("outputs", np.array([0, 1]), "outputs: expected int64"),
         ("outputs", np.array([0, 1, 1]), "outputs: expected a different output"),
         ("concepts", {"shape": masks(1, 2)}, r"concept shape: expected bool \(3, 4, 4\), found bool \(2, 4, 4\)"),
@@ -127,7 +128,7 @@ def test_concatenate_joins_concepts() -> None:
     [
         (image_set([0], size=8, prefix="b"), "one image size"),
         (image_set([0], concepts={"shape": masks(0)}, prefix="b"), "same concepts"),
-        (image_set([0]), "1 names occur more than once: 0/0.png"),
+        (image_set([0]), "names: 1 occur more than once: 0/0.png"),
         (replace(image_set([0], prefix="b"), class_names=list("xyz")), "output 0 is called"),
     ],
 )
@@ -156,7 +157,7 @@ def test_sample_is_balanced_reproducible_and_nested(labels: list[int], data: st.
 def test_sample_depends_on_the_seed_and_needs_enough_images() -> None:
     images = image_set([0, 1, 2] * 20)
     assert sample(images, 30, seed=0).names != sample(images, 30, seed=1).names
-    with pytest.raises(ValueError, match="cannot sample 61 images from a set of 60"):
+    with pytest.raises(ValueError, match="sample: found 61, expected at most 60"):
         sample(images, 61, seed=0)
 
 
@@ -175,6 +176,13 @@ def test_shared_finds_images_by_their_pixels() -> None:
     other = replace(images.subset([2, 0]), names=["renamed", "too"])
     assert shared(images, other) == [images.names[0], images.names[2]]
     assert shared(images.subset([1]), other) == []
+
+
+def test_pixels_and_concepts_cannot_be_spoiled_by_who_sees_them() -> None:
+    found = replace(image_set([0, 1]), concepts={"shape": masks(1, 2)})
+    for array in (found.images, found.concepts["shape"], found.subset([0]).images):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_image_sets_are_opened_without_pytorch() -> None:

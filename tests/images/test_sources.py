@@ -1,5 +1,6 @@
 """Image sources: the built-in one, and what is said of a user's that does not do what a source does."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from prunelens.images.imageset import ImageSet
 
 def test_the_built_in_source_is_found_and_passes() -> None:
     source = registry.find("images", "embedded")
-    sources.check(source, 32)
+    sources.check(source, 32, 100)
     assert registry.description(source, "embedded").label == "embedded textures"
     assert len(source("train", 5, 32, 1)) == 5 and source("train", 5, 32, 1).names[0].startswith("train/1/")
 
@@ -21,6 +22,9 @@ def test_the_built_in_source_is_found_and_passes() -> None:
 def test_the_built_in_source_needs_a_number() -> None:
     with pytest.raises(ValueError, match=r"data.train_images and data.validation_images: .* needs a number"):
         sources.embedded("train", None, 32, 0)
+
+
+TURN = itertools.count()
 
 
 def changed(change: Callable[[str, ImageSet], object]) -> sources.Source:
@@ -37,7 +41,7 @@ def changed(change: Callable[[str, ImageSet], object]) -> sources.Source:
         ),
         (lambda split, n, size, seed: sources.embedded(split, n, 64, seed), r"gave train images \(8, 64, 64, 3\)"),
         (
-            changed(lambda split, images: replace(images, class_names=[f"{split}{i}" for i in range(8)])),
+            changed(lambda split, images: replace(images, class_names=[f"{split}{i}" for i in range(100)])),
             "gave other classes or outputs for train than for validation",
         ),
         (
@@ -48,11 +52,21 @@ def changed(change: Callable[[str, ImageSet], object]) -> sources.Source:
             lambda split, n, size, seed: sources.embedded("train", n, size, seed),
             "gave images for train that are in validation too: train/0/000000",
         ),
+        (
+            changed(lambda split, images: replace(images, images=np.roll(images.images, next(TURN), axis=0))),
+            "gave other train images when it was asked again",
+        ),
+        (changed(lambda split, images: replace(images, labels=np.roll(images.labels, next(TURN)))), "asked again"),
+        (changed(lambda split, images: replace(images, names=["one"] * len(images))), "names: 1 occur more than once"),
+        (
+            changed(lambda split, images: replace(images, outputs=images.outputs + 100)),
+            r"gave a class for output \d+, expected less than network\.outputs = 101",
+        ),
     ],
 )
 def test_a_source_that_gives_something_else_is_refused(source: sources.Source, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        sources.check(source, 32)
+        sources.check(source, 32, 101)
     assert "\n" not in str(error.value)
 
 
@@ -62,4 +76,4 @@ def test_a_source_of_ones_own_needs_no_concepts() -> None:
         names = [f"{split}/{i}" for i in range(n)]
         return ImageSet(pixels, np.arange(n, dtype=np.int64) % 2, names, ["a", "b"], np.array([3, 4]))
 
-    sources.check(noise, 32)
+    sources.check(noise, 32, 5)

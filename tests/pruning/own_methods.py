@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -90,3 +91,15 @@ def broken(network: nn.Module, rate: float, context: Context) -> Masks:
 def torch_random(network: nn.Module, rate: float, context: Context) -> Masks:
     """Draw from PyTorch's own generator instead of the context's."""
     return {name: torch.rand(layer.weight.shape) >= rate for name, layer in context.layers.items()}
+
+
+def rateless(network: nn.Module, rate: float, context: Context) -> Masks:
+    """Prune half, whatever the rate."""
+    return {name: keep_largest(layer.weight.abs(), 0.5) for name, layer in context.layers.items()}
+
+
+@describe("drawn by nobody's seed", random=True)
+def unseeded(network: nn.Module, rate: float, context: Context) -> Masks:
+    """Draw from a generator of its own."""
+    draw = np.random.default_rng().random
+    return {name: torch.from_numpy(draw(layer.weight.shape) >= rate) for name, layer in context.layers.items()}

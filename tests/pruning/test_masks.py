@@ -123,7 +123,7 @@ def test_a_method_that_draws_elsewhere_still_follows_the_seed(googlenet: Any) ->
 # Trying a method before anything is computed
 
 
-def tried(small: Any, name: str, **more: bool) -> None:
+def tried(small: Any, name: str, **more: Any) -> None:
     check_method(registry.find("method", name), small.architecture, 8, small.width, 32, **more)
 
 
@@ -145,6 +145,8 @@ def test_own_methods_pass_the_check(small: Any, name: str) -> None:
         ("undeclared_images", r'asks for images, found needs=\(\), expected needs=\("images",\)'),
         ("undeclared_scan", "asks for sensitivity, found needs"),
         ("nothing", "found a NoneType, expected a dict"),
+        ("rateless", "prunes (\\d+) weights at rate 0.5 and \\1 at 0.75, expected more"),
+        ("unseeded", "the same seed gives other masks, expected those of context.generator"),
         ("broken", r"KeyError: 'no such\\nname'"),
         ("powers", "TypeError: .*missing 1 required positional argument: 'power'"),
     ],
@@ -162,12 +164,19 @@ def test_a_method_that_unprunes_is_refused_where_it_is_used_in_steps(googlenet: 
         tried(googlenet, "own_methods.largest", iterative=True)
 
 
+def test_a_rate_that_a_method_cannot_reach_is_refused(googlenet: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"pruning rate: found 0\.99, but the layers that tolerate pruning reach 0\.98"
+    ):
+        tried(googlenet, "unstructured_sensitivity", highest=0.99)
+
+
 def test_the_check_draws_the_same_network_every_time(googlenet: Any) -> None:
     seen, state = [], torch.get_rng_state()
 
     def method(network: torch.nn.Module, rate: float, context: Callable) -> Masks:
         seen.append(network.fc.weight.detach().clone())
-        return {}
+        return registry.find("method", "structured_l1")(network, rate, context)
 
     check_method(method, googlenet.architecture, 8, 0.25, 32)
     check_method(method, googlenet.architecture, 8, 0.25, 32)

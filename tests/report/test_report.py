@@ -150,3 +150,12 @@ def test_the_report_imports_no_torch() -> None:
     modules = ["report", "report.plots", "report.unit_plots", "report.galleries", "report.page"]
     lines = [f"import prunelens.{name}" for name in modules] + ["import sys", "assert 'torch' not in sys.modules"]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+@pytest.mark.parametrize("name", [".", "private.txt"])
+def test_a_text_that_is_the_name_of_a_file_stays_a_text(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private.txt").write_text("secret")
+    assert report(tmp_path).say(name)._repr_markdown_() == name

@@ -1,6 +1,7 @@
 """The command line: what reaches a study, what comes back, and how little it imports."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,27 @@ def test_compute_asks_for_stages(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert found == [["retrained", "accuracy"], None]
 
 
+def test_a_stage_that_is_none_is_refused_before_anything_is_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Asked(monkeypatch)
+    assert cli.main(["compute", "smoke", "--stages", "accuracy,sparsty"]) == 2
+    assert capsys.readouterr().err.startswith("prunelens: --stages: found sparsty, expected some of sensitivity, ")
+    assert not asked.requests
+
+
+def test_kernels_find_the_modules_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They start in another folder, where a relative path would mean another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["lib", ".", "", "/elsewhere"]))
+    Asked(monkeypatch, compute=lambda stages: None)
+    assert cli.main(["compute", "smoke"]) == 0
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), str(tmp_path / "lib"), "/elsewhere"]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (ValueError("--stages: found sparsty, expected some of sparsity"), 2, "prunelens: --stages: found sparsty, "),
         (
             ValueError("method my.method: masks of 3\nlayers"),
             1,

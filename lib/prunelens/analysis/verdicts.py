@@ -191,8 +191,12 @@ def judge(tables: Tables, claims: Iterable[str] | None = None, margins: Margins 
     Returns: claim, statement, paper, estimate (in words), verdict, why, figure; value, low, high and over of the first
     comparison that has the verdict.
     """
-    parts = [registry.find("claim", name) for name in (registry.built_ins("claim") if claims is None else claims)]
-    return pd.DataFrame([part.claim.row(part, tables, margins or Margins()) for part in parts])
+    rows = []
+    for name in registry.built_ins("claim") if claims is None else claims:
+        part = registry.find("claim", name)
+        seen = tables if registry.is_built_in(name) else {key: table.copy() for key, table in tables.items()}
+        rows.append(part.claim.row(part, seen, margins or Margins()))
+    return pd.DataFrame(rows)
 
 
 def findings(tables: Tables, claims: Iterable[str] | None = None, margins: Margins | None = None) -> pd.DataFrame:

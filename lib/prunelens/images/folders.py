@@ -71,25 +71,32 @@ def split_root(root: Path) -> tuple[Path, Path]:
     return train, val
 
 
-def read_folder(root: Path, size: int, cache: Path, class_indices: dict[str, int] | None) -> ImageSet:
+def class_names(root: Path) -> list[str]:
+    """Names of the class folders root/CLASS, sorted.
+
+    Raises FileNotFoundError if `root` is missing and ValueError if it has no class folders.
+    """
+    return [folder.name for folder in _class_folders(root)]
+
+
+def read_folder(root: Path, size: int, cache: Path, class_indices: dict[str, int]) -> ImageSet:
     """Read the images of root/CLASS/FILE: shorter side resized to `size` (Pillow bilinear), then cropped in the center.
 
     They are decoded once into CACHE.npy (uint8) with CACHE.json beside it; a second call opens these, and waits while
     another process decodes. The cache holds as long as `size` and the files' names, lengths and times do; its pixels
     are checked against their hash wherever its file has changed. `class_indices` gives the network output of each class
-    folder (`imagenet_class_indices()`); None numbers them in sorted order. What cannot be read as an image is skipped,
-    named in the log, and listed with the reason under "bad" in CACHE.json.
+    folder. What cannot be read as an image is skipped, named in the log, and listed with the reason under "bad" in
+    CACHE.json.
 
     Raises FileNotFoundError if `root` is missing, and ValueError if it has no class folders, a class folder is empty or
     unknown to `class_indices`, a class has no readable image, or more than 1 % of the files (and more than 5) cannot be
     read.
     """
-    root, folders = Path(root), [folder.name for folder in _class_folders(root)]
-    indices = class_indices or {folder: label for label, folder in enumerate(folders)}
-    if unknown := [folder for folder in folders if folder not in indices]:
+    root, folders = Path(root), class_names(root)
+    if unknown := [folder for folder in folders if folder not in class_indices]:
         raise ValueError(
             f"{root}: {len(unknown)} of {len(folders)} class folders are unknown: {first(unknown)}; "
-            f"expected names out of {len(indices)} such as {next(iter(indices))}"
+            f"expected names out of {len(class_indices)} such as {next(iter(class_indices))} (see data.classes)"
         )
     listed = {name: state for folder in folders for name, state in _list_files(root, folder)}
     key = hashlib.sha256(json.dumps([DECODING_VERSION, size, listed]).encode()).hexdigest()
@@ -113,16 +120,17 @@ def read_folder(root: Path, size: int, cache: Path, class_indices: dict[str, int
         labels=np.searchsorted(folders, found).astype(np.int64),
         names=listing["names"],
         class_names=[imagenet_classes().get(folder, folder) for folder in folders],
-        outputs=np.array([indices[folder] for folder in folders], dtype=np.int64),
+        outputs=np.array([class_indices[folder] for folder in folders], dtype=np.int64),
         pixels=listing["pixels"],
     )
 
 
 def _class_folders(root: Path) -> list[Path]:
-    """The folders root/CLASS, sorted by name, hidden ones left out."""
+    """The folders root/CLASS and links to none, sorted by name, hidden ones left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; expected images in {root}/CLASS/FILE")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    entries = sorted(path for path in Path(root).iterdir() if not path.name.startswith("."))
+    folders = [path for path in entries if path.is_dir() or not path.exists()]
     if not folders:
         raise ValueError(f"{root} has no class folders; expected images in {root}/CLASS/FILE")
     return folders
@@ -138,10 +146,13 @@ def _list_files(root: Path, folder: str) -> list[tuple[str, list[int]]]:
 
 
 def _state(path: Path) -> list[int]:
-    """Length and time of a file; of a link to nothing, which will be counted among what cannot be read, none."""
+    """Length of a file and when it last changed; of a link to nothing, which counts among what cannot be read, none.
+
+    Its time of modification can be set, as by programs that copy; that of its last change cannot.
+    """
     with suppress(OSError):
         state = path.stat()
-        return [state.st_size, state.st_mtime_ns]
+        return [state.st_size, state.st_ctime_ns]
     return []
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+BATCH = 64  # images of a forward pass: a constant, since another size changes the last digits of results
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -25,7 +27,8 @@ class ImageSet:
     concepts: by name ("shape:ring"), the pixels that show it: bool (n, size, size); None where none are known.
     pixels: hash of the images (see `pixel_hash`), where it is known already.
 
-    Raises ValueError where these disagree.
+    Pixels and concepts are read-only: all networks, measures and methods see the same ones. Raises ValueError where
+    these disagree, or a name occurs twice.
     """
 
     images: np.ndarray
@@ -48,9 +51,14 @@ class ImageSet:
             raise ValueError(f"outputs: expected a different output for each class, found {self.outputs.tolist()}")
         if len(self) and not 0 <= self.labels.min() <= self.labels.max() < classes:
             raise ValueError(f"labels: expected 0..{classes - 1}, found {self.labels.min()}..{self.labels.max()}")
-        # A mapping of another type builds its masks on access: too much to look at here.
-        for name, concept in self.concepts.items() if isinstance(self.concepts, dict) else ():
-            _check(f"concept {name}", concept, np.dtype(bool), shape[:3])
+        if len(set(self.names)) < len(self.names):
+            repeated = [name for name, count in Counter(self.names).items() if count > 1]
+            raise ValueError(f"names: {len(repeated)} occur more than once: {first(repeated)}")
+        object.__setattr__(self, "images", read_only(self.images))
+        if isinstance(self.concepts, dict):  # a mapping of another type builds its masks on access
+            for name, concept in self.concepts.items():
+                _check(f"concept {name}", concept, np.dtype(bool), shape[:3])
+            object.__setattr__(self, "concepts", {name: read_only(each) for name, each in self.concepts.items()})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +93,13 @@ class ImageSet:
 def _check(name: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{name}: expected {dtype} {shape}, found {array.dtype} {array.shape}")
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view of an array that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def pixel_hash(images: np.ndarray) -> str:
@@ -125,9 +140,6 @@ def concatenate(image_sets: Sequence[ImageSet]) -> ImageSet:
     concepts = {tuple(sorted(image_set.concepts or {})) for image_set in image_sets}
     if len(concepts) != 1:
         raise ValueError(f"concatenate: expected the same concepts, found {sorted(concepts)}")
-    names = [name for image_set in image_sets for name in image_set.names]
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"concatenate: {len(repeated)} names occur more than once: {first(repeated)}")
     class_of: dict[int, str] = {}
     for image_set in image_sets:
         for output, name in zip(image_set.outputs.tolist(), image_set.class_names, strict=True):
@@ -137,20 +149,21 @@ def concatenate(image_sets: Sequence[ImageSet]) -> ImageSet:
     return ImageSet(
         images=np.concatenate([image_set.images for image_set in image_sets]),
         labels=np.concatenate([np.searchsorted(outputs, s.outputs[s.labels]) for s in image_sets]),
-        names=names,
+        names=[name for image_set in image_sets for name in image_set.names],
         class_names=[class_of[output] for output in outputs.tolist()],
         outputs=outputs,
         concepts={k: np.concatenate([s.concepts[k] for s in image_sets]) for k in concepts.pop()} or None,
     )
 
 
-def sample(image_set: ImageSet, n: int, seed: int) -> ImageSet:
+def sample(image_set: ImageSet, n: int, seed: int, key: str = "sample") -> ImageSet:
     """`n` random images, as evenly spread over the classes as the set allows, in the set's order.
 
-    With one seed a smaller sample is part of every larger one. Raises ValueError if there are fewer than `n` images.
+    With one seed a smaller sample is part of every larger one. Raises ValueError, which names the key, if there are
+    fewer than `n` images.
     """
     if n > len(image_set):
-        raise ValueError(f"cannot sample {n} images from a set of {len(image_set)}")
+        raise ValueError(f"{key}: found {n}, expected at most {len(image_set)}, as many images as there are")
     # Every class gives its first image, then every class its second one, and so on.
     order, turn = _dealt(image_set.labels, seed)
     return image_set.subset(np.sort(order[np.argsort(turn, kind="stable")[:n]]))

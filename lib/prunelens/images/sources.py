@@ -25,11 +25,12 @@ def embedded(split: str, n: int | None, size: int, seed: int) -> ImageSet:
     return compose(n, size, split, seed)
 
 
-def check(source: Source, size: int) -> None:
+def check(source: Source, size: int, outputs: int) -> None:
     """Try a source on a few images of each split.
 
     Raises:
-        ValueError: it gives no image sets of that size and number with equal classes and different images.
+        ValueError: it gives no image sets of that size and number with equal classes and different images, gives
+            others when it is asked again, or has a class for which the network has no output.
     """
     found = {split: source(split, 8, size, 0) for split in ("train", "validation")}
     for split, images in found.items():
@@ -37,6 +38,10 @@ def check(source: Source, size: int) -> None:
             raise ValueError(f"gave {split} images as {type(images).__name__}, expected an ImageSet")
         if len(images) != 8 or images.images.shape[1] != size:
             raise ValueError(f"gave {split} images {images.images.shape}, expected (8, {size}, {size}, 3)")
+        if source(split, 8, size, 0).content != images.content:
+            raise ValueError(f"gave other {split} images when it was asked again, expected the same for the same seed")
+        if (most := int(images.outputs.max())) >= outputs:
+            raise ValueError(f"gave a class for output {most}, expected less than network.outputs = {outputs}")
     train, validation = found.values()
     if train.class_names != validation.class_names or train.outputs.tolist() != validation.outputs.tolist():
         raise ValueError("gave other classes or outputs for train than for validation, expected the same")

@@ -1,5 +1,8 @@
 """The image sets of a study, and what results depend on of them."""
 
+import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +13,71 @@ from prunelens.paths import ROOT
 from prunelens.profile import expand
 from prunelens.stages import Pipeline, Subject, fact, stage
 
+log = logging.getLogger(__name__)
+
+
+SPLITS = {"train_images": "train", "validation_images": "validation", "stimulus_images": "train"}  # by key of data
+MOST_SHARED = 0.01  # of the validation images may be training images too: real data sets have some
+
 
 def train(pipeline: Pipeline) -> ImageSet:
-    """The images that networks are trained on."""
-    return _opened(pipeline, "train", pipeline.profile.data.train_images)
+    """The images that networks are trained on.
+
+    Raises:
+        ValueError: the validation images are among them.
+    """
+    pipeline.remember("apart", lambda: pipeline.get("apart"))
+    return _opened(pipeline, "train_images")
 
 
 def validation(pipeline: Pipeline) -> ImageSet:
     """The images that accuracy is measured on."""
-    return _opened(pipeline, "validation", pipeline.profile.data.validation_images)
+    return _opened(pipeline, "validation_images")
 
 
 def stimuli(pipeline: Pipeline) -> ImageSet:
-    """The images whose activations are recorded: training images, and the profile's extra ones."""
-    data = pipeline.profile.data
-    found = _opened(pipeline, "train", data.stimulus_images)
-    if data.extra_stimuli is None:
+    """The images whose activations are recorded: training images, and the profile's extra ones.
+
+    Extra classes that no output stands for are given outputs that the network does not have.
+    """
+    found = _opened(pipeline, "stimulus_images")
+    if pipeline.profile.data.extra_stimuli is None:
         return found
-    extra = expand(data.extra_stimuli, "data.extra_stimuli")
-    return pipeline.remember("stimuli", lambda: concatenate([found, _folder(pipeline, extra, "extra")]))
+    return pipeline.remember("stimuli", lambda: _with_extra(pipeline, found))
+
+
+def _with_extra(pipeline: Pipeline, found: ImageSet) -> ImageSet:
+    data, outputs = pipeline.profile.data, pipeline.profile.network.outputs
+    known = dict(zip(found.class_names, found.outputs.tolist(), strict=True))
+    try:
+        if data.source == "folder":
+            known = _class_outputs(pipeline, folders.split_root(root(pipeline))[0])
+        folder = expand(data.extra_stimuli, "data.extra_stimuli")
+        more = [name for name in folders.class_names(folder) if name not in known]
+        known |= {name: outputs + i for i, name in enumerate(more)}
+        extra = _folder(pipeline, folder, "extra", known)
+        return concatenate([found, replace(extra, names=[f"extra/{name}" for name in extra.names])])
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"data.extra_stimuli: {error}") from error
 
 
 @fact
 def train_images(pipeline: Pipeline, subject: Subject) -> Any:
     """What the training images are."""
-    if not registry.is_built_in(pipeline.profile.data.source):
-        pipeline.remember("apart", lambda: _check_apart(pipeline))
-    return _content(pipeline, "train", pipeline.profile.data.train_images)
+    return _content(pipeline, "train_images")
 
 
 @fact
 def validation_images(pipeline: Pipeline, subject: Subject) -> Any:
     """What the validation images are."""
-    return _content(pipeline, "validation", pipeline.profile.data.validation_images)
+    return _content(pipeline, "validation_images")
 
 
 @fact
 def stimulus_images(pipeline: Pipeline, subject: Subject) -> Any:
     """What the stimuli are."""
-    data = pipeline.profile.data
-    found = _content(pipeline, "train", data.stimulus_images)
-    return found if data.extra_stimuli is None else [found, stimuli(pipeline).content]
+    found = _content(pipeline, "stimulus_images")
+    return found if pipeline.profile.data.extra_stimuli is None else [found, stimuli(pipeline).content]
 
 
 @stage(form="json", needs=("validation_images",), subject="")
@@ -60,29 +87,31 @@ def classes(pipeline: Pipeline, subject: None) -> dict[str, list]:
     return {"names": list(found.class_names), "outputs": found.outputs.tolist()}
 
 
-def _check_apart(pipeline: Pipeline) -> None:
-    """Refuse a user's source that trains on validation images."""
-    if both := shared(train(pipeline), validation(pipeline)):
-        raise ValueError(f"images {pipeline.profile.data.source}: gave training images that are among the validation "
-                         f"images: {first(both)}")  # fmt: skip
+@stage(form="json", needs=("train_images", "validation_images"), subject="")
+def apart(pipeline: Pipeline, subject: None) -> dict[str, list[str]]:
+    """Names of the validation images whose very pixels are among the training images, which a few may be."""
+    seen, source = validation(pipeline), pipeline.profile.data.source
+    both = shared(seen, _opened(pipeline, "train_images"))
+    said = f"{len(both)} of {len(seen)} validation images are among the training images: {first(both)}"
+    if len(both) > max(5, MOST_SHARED * len(seen)):
+        raise ValueError(f"{'data.root' if source == 'folder' else f'images {source}'}: {said}; expected others")
+    if both:
+        log.warning("%s", said)
+    return {"shared": both}
 
 
-def _opened(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
-    return pipeline.remember(f"{split} {n}", lambda: _open(pipeline, split, n))
+def _opened(pipeline: Pipeline, key: str) -> ImageSet:
+    n = getattr(pipeline.profile.data, key)
+    return pipeline.remember(f"{SPLITS[key]} {n}", lambda: _open(pipeline, key, n))
 
 
-def _open(pipeline: Pipeline, split: str, n: int | None) -> ImageSet:
-    data, seed = pipeline.profile.data, pipeline.profile.seed
+def _open(pipeline: Pipeline, key: str, n: int | None) -> ImageSet:
+    data, seed, split = pipeline.profile.data, pipeline.profile.seed, SPLITS[key]
     if data.source != "folder":
-        found = registry.find("images", data.source)(split, n, data.size, seed)
-        if (most := int(found.outputs.max())) >= pipeline.profile.network.outputs:
-            raise ValueError(f"images {data.source}: found a class for output {most}, expected less than "
-                             f"network.outputs = {pipeline.profile.network.outputs}")  # fmt: skip
-        return found
-    train_folder, validation_folder = folders.split_root(root(pipeline))
-    folder = train_folder if split == "train" else validation_folder
-    found = _folder(pipeline, folder, split)
-    return found if n is None else sample(found, n, seed)
+        return registry.find("images", data.source)(split, n, data.size, seed)
+    both = dict(zip(("train", "validation"), folders.split_root(root(pipeline)), strict=True))
+    found = _folder(pipeline, both[split], split, _class_outputs(pipeline, both["train"]))
+    return found if n is None else sample(found, n, seed, f"data.{key}")
 
 
 def root(pipeline: Pipeline) -> Path:
@@ -97,17 +126,42 @@ def root(pipeline: Pipeline) -> Path:
     return found
 
 
-def _folder(pipeline: Pipeline, folder: Path, name: str) -> ImageSet:
-    size, network = pipeline.profile.data.size, pipeline.profile.network
+def _class_outputs(pipeline: Pipeline, folder: Path) -> dict[str, int]:
+    """The network output that stands for each class folder's name: as the profile says, ImageNet's, or in order.
+
+    Raises:
+        ValueError: the profile does not say, and there are more or fewer folders than outputs, or two orders.
+    """
+    named, outputs = pipeline.profile.data.classes, pipeline.profile.network.outputs
+    if named is not None:
+        return {name: output for output, name in enumerate(named)}
+    if outputs == len(folders.imagenet_class_indices()):
+        return folders.imagenet_class_indices()
+    names = folders.class_names(folder)
+    if len(names) != outputs:
+        raise ValueError(f"network.outputs: found {outputs}, but {folder} has {len(names)} class folders; expected as "
+                         "many, or data.classes: the folders' names in the order of the outputs")  # fmt: skip
+    if names != (other := sorted(names, key=_by_number)):
+        raise ValueError(f"data.classes: found nothing, expected the names of the class folders in the order of the "
+                         f"outputs: is that {first(names, 3)} or {first(other, 3)}?")  # fmt: skip
+    return {name: output for output, name in enumerate(names)}
+
+
+def _by_number(name: str) -> list[str | int]:
+    """A sort key that has 2 before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _folder(pipeline: Pipeline, folder: Path, name: str, outputs: dict[str, int]) -> ImageSet:
+    size = pipeline.profile.data.size
     cache = pipeline.store.path("images", f"{name}-{size}", {"folder": str(folder.resolve())}, "")
-    known = folders.imagenet_class_indices() if network.outputs == 1000 else None
-    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, size, cache, known))
+    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, size, cache, outputs))
 
 
-def _content(pipeline: Pipeline, split: str, n: int | None) -> Any:
+def _content(pipeline: Pipeline, key: str) -> Any:
     """The embedded images follow from a few numbers; any other source has to be asked for its pixels."""
     data = pipeline.profile.data
     if data.source == "embedded":
-        return {"embedded": sources.embedded.description.version, "n": n, "size": data.size, "split": split,
-                "seed": pipeline.profile.seed}  # fmt: skip
-    return _opened(pipeline, split, n).content
+        return {"embedded": sources.embedded.description.version, "n": getattr(data, key), "size": data.size,
+                "split": SPLITS[key], "seed": pipeline.profile.seed}  # fmt: skip
+    return _opened(pipeline, key).content

@@ -1,9 +1,10 @@
 """What the study asks of an architecture. A subclass of `Architecture` of your own can be named in a profile."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 Step = Callable[[Tensor], Tensor]
@@ -40,7 +41,8 @@ class Architecture:
 
     A subclass gives `build`, `prunable`, `streams` and `steps`; the other methods suit most networks as they are. It is
     made without arguments. Its networks map images (n, 3, size, size), RGB in [0, 1], to (n, outputs), normalize the
-    images themselves, and end in one linear layer. `architectures.check` tries all this.
+    images themselves (in a method ``normalize``, if a profile is to have a say), and end in one linear layer.
+    `architectures.check` tries all this.
     """
 
     output = "fc"  # the linear layer whose units are the outputs
@@ -100,6 +102,12 @@ class Architecture:
             ValueError: there are none for this architecture.
         """
         raise ValueError(f"network.weights: found torchvision, which has no weights of {type(self).__name__}")
+
+
+def normalized(images: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """(images - mean) / deviation, by channel: images (n, 3, height, width)."""
+    numbers = torch.tensor([mean, deviation], device=images.device, dtype=images.dtype).view(2, 3, 1, 1)
+    return (images - numbers[0]) / numbers[1]
 
 
 def unit_layers(architecture: Architecture, network: nn.Module) -> dict[str, nn.Module]:

@@ -25,8 +25,12 @@ class GoogLeNet(torchvision.models.GoogLeNet):
         if width != 1:
             _scale(self, outputs, width)
 
-    def _transform_input(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
+        """From [0, 1] to [-1, 1]."""
         return 2 * x - 1
+
+    def _transform_input(self, x: Tensor) -> Tensor:
+        return self.normalize(x)
 
 
 def _scale(network: GoogLeNet, outputs: int, width: float) -> None:
@@ -68,6 +72,10 @@ class BVLCGoogLeNet(torchvision.models.GoogLeNet):
         self.maxpool4 = pool
 
     def _transform_input(self, x: Tensor) -> Tensor:
+        return self.normalize(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """From [0, 1] to 0..255, less the mean of each channel."""
         return 255 * x - torch.tensor(self.MEAN, device=x.device, dtype=x.dtype).view(3, 1, 1)
 
 

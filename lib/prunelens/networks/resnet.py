@@ -5,7 +5,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from prunelens.networks.architecture import Architecture, Step, Stream
+from prunelens.networks.architecture import Architecture, Step, Stream, normalized
 from prunelens.registry import describe
 
 
@@ -29,8 +29,7 @@ class ResNet18(torchvision.models.ResNet):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Subtract ImageNet's mean and divide by its standard deviation."""
-        mean, deviation = torch.tensor([self.MEAN, self.DEVIATION], device=x.device, dtype=x.dtype).view(2, 3, 1, 1)
-        return (x - mean) / deviation
+        return normalized(x, self.MEAN, self.DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.normalize(x))

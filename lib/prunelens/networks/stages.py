@@ -1,5 +1,6 @@
 """The dense network of a study, and the table of its layers."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ ARCHITECTURE = ("network.architecture", "network.width", "network.outputs")
 
 
 @fact
-def architecture_source(pipeline: Pipeline, subject: Subject) -> str | None:
-    """The source of a user's architecture."""
-    return registry.own_source("architecture", pipeline.profile.network.architecture)
+def architecture_source(pipeline: Pipeline, subject: Subject) -> Any:
+    """The source of a user's architecture, and a normalization that is not the architecture's own."""
+    wanted = pipeline.profile.network
+    source = registry.own_source("architecture", wanted.architecture)
+    return source if wanted.normalization is None else [source, wanted.normalization.model_dump()]
 
 
 @fact
@@ -66,8 +69,24 @@ def architecture(pipeline: Pipeline) -> "Architecture":
 
 def build(pipeline: Pipeline, aux: bool = False) -> "nn.Module":
     """A network of the profile's architecture without trained weights."""
-    network = pipeline.profile.network
-    return architecture(pipeline).build(network.outputs, network.width, aux)
+    wanted = pipeline.profile.network
+    network = architecture(pipeline).build(wanted.outputs, wanted.width, aux)
+    if wanted.normalization is not None:
+        normalize_by(network, **wanted.normalization.model_dump())
+    return network
+
+
+def normalize_by(network: "nn.Module", mean: list[float], deviation: list[float]) -> None:
+    """Make a network normalize images by these numbers, in place of its own.
+
+    Raises:
+        ValueError: it has no method ``normalize`` that could be replaced.
+    """
+    from prunelens.networks.architecture import normalized
+
+    if not callable(getattr(network, "normalize", None)):
+        raise ValueError(f"network.normalization: found one, but {type(network).__name__} has no method normalize")
+    network.normalize = partial(normalized, mean=mean, deviation=deviation)
 
 
 def trainable(pipeline: Pipeline, recipe: Training, seed: int) -> "nn.Module":

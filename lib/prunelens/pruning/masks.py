@@ -109,12 +109,20 @@ def _zeros(tensors: list[Tensor]) -> float:
 
 
 def check_method(
-    method: Method, architecture: Architecture, outputs: int, width: float, size: int, iterative: bool = False
+    method: Method,
+    architecture: Architecture,
+    outputs: int,
+    width: float,
+    size: int,
+    highest: float = 0.75,
+    iterative: bool = False,
 ) -> None:
-    """Try a method on a network with random weights and a few random images; iterative: in two steps.
+    """Try a method on a network with random weights and a few random images, up to the highest rate that is asked for.
+
+    iterative: in two steps too.
 
     Raises:
-        ValueError: it raises, or its masks are not what they should be; in one line.
+        ValueError: it raises, or its masks are not what they should be, follow neither seed nor rate; in one line.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     images = ImageSet(pixels, np.array([0, 1, 0, 1]), list("abcd"), ["0", "1"], np.array([0, 1]))
@@ -127,13 +135,29 @@ def check_method(
         torch.manual_seed(0)
         network = architecture.build(outputs, width)
     try:
-        other = prune(copy.deepcopy(network), method, 0.5, partial(make_context, seed=1))
-        masks = prune(network, method, 0.5, make_context)
-        alike = masks.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in masks.items())
-        if not alike and not description(method, "").random:
+        another = highest if highest != 0.5 else 0.25
+        first, again, other, less_or_more = (
+            prune(copy.deepcopy(network), method, rate, partial(make_context, seed=seed))
+            for rate, seed in ((0.5, 0), (0.5, 0), (0.5, 1), (another, 0))
+        )
+        if not _equal(first, again):
+            raise ValueError("the same seed gives other masks, expected those of context.generator or torch's own")
+        if not _equal(first, other) and not description(method, "").random:
             raise ValueError("another seed gives other masks, expected random=True in @describe")
+        if (_pruned(first) - _pruned(less_or_more)) * (0.5 - another) <= 0:
+            found = f"{_pruned(first)} weights at rate 0.5 and {_pruned(less_or_more)} at {another:g}"
+            raise ValueError(f"prunes {found}, expected more at the higher rate")
         if iterative:
-            prune(network, method, 0.75, make_context, masks)
+            apply(network, first)
+            prune(network, method, 0.75, make_context, first)
     except (Exception, SystemExit) as error:  # a user's method can fail in any way
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(kind + " ".join(str(error).split())) from error
+
+
+def _equal(masks: Masks, others: Masks) -> bool:
+    return masks.keys() == others.keys() and all(torch.equal(mask, others[name]) for name, mask in masks.items())
+
+
+def _pruned(masks: Masks) -> int:
+    return sum(int((~mask).sum()) for mask in masks.values())

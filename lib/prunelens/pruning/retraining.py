@@ -127,6 +127,7 @@ class _Trainer:
     def epoch(self, label: str) -> dict[str, float]:
         """Train on all images once."""
         started, learning_rate, losses, hits = time.perf_counter(), self.optimizer.param_groups[0]["lr"], [], 0
+        untouched = self.schedule.last_epoch == 0  # no step has been made
         size, crop, n = self.recipe.batch_size, self.recipe.smallest_crop, len(self.train_set)
         batches = augmented_batches(self.train_set, size, crop, self.generator, self.device)
         self.network.train()
@@ -142,7 +143,9 @@ class _Trainer:
             hits += (logits.argmax(1) == labels).sum()
         loss = float(torch.stack(losses).sum()) / n
         if not np.isfinite(loss):
-            raise FloatingPointError(f"{label}: the loss is {loss}; lower the learning rate")
+            at_once = untouched and not losses[0].isfinite()
+            cure = "before any step, see network.weights" if at_once else "lower the learning rate"
+            raise FloatingPointError(f"{label}: the loss is {loss}; {cure}")
         seconds = time.perf_counter() - started
         return {"learning_rate": learning_rate, "loss": loss, "train_top1": float(hits) / n, "seconds": seconds,
                 "bfloat16": self.bfloat16}  # fmt: skip

@@ -8,7 +8,7 @@ import pandas as pd
 
 from prunelens import registry
 from prunelens.images import stages as images
-from prunelens.images.imageset import sample
+from prunelens.images.imageset import BATCH, sample
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import ARCHITECTURE, part
 from prunelens.stages import Pipeline, Subject, fact, stage
@@ -84,7 +84,7 @@ def sensitivity(pipeline: Pipeline, block: str) -> pd.DataFrame:
         {name: registry.find("method", name) for name in wanted.methods},
         wanted.rates,
         partial(_context, pipeline, seed=pipeline.profile.seed),
-        batch_size=pipeline.profile.batch_size,
+        batch_size=BATCH,
         device=pipeline.device,
     )
 
@@ -99,12 +99,13 @@ def sensitivity_dense(pipeline: Pipeline, subject: None) -> dict[str, float]:
     """Accuracies of the dense network on the images of the sensitivity scan."""
     from prunelens.pruning.accuracy import accuracy, logits
 
-    seen, batch_size = _scan_images(pipeline), pipeline.profile.batch_size
-    return accuracy(logits(network(pipeline, pipeline.dense), seen, batch_size, pipeline.device), seen)
+    seen = _scan_images(pipeline)
+    return accuracy(logits(network(pipeline, pipeline.dense), seen, BATCH, pipeline.device), seen)
 
 
 def _scan_images(pipeline: Pipeline) -> Any:
-    return sample(images.train(pipeline), pipeline.profile.sensitivity.images, pipeline.profile.seed)
+    n, seed = pipeline.profile.sensitivity.images, pipeline.profile.seed
+    return sample(images.train(pipeline), n, seed, "sensitivity.images")
 
 
 def tolerated(pipeline: Pipeline) -> dict[str, float]:
@@ -317,7 +318,7 @@ def _evaluate(pipeline: Pipeline, network: "nn.Module") -> dict[str, Any]:
     from prunelens.pruning.masks import sparsity
 
     seen = images.validation(pipeline)
-    logits = accuracy.logits(network, seen, pipeline.profile.batch_size, pipeline.device)
+    logits = accuracy.logits(network, seen, BATCH, pipeline.device)
     right, n = accuracy.class_counts(logits, seen)
     return {
         **sparsity(networks.architecture(pipeline), network),

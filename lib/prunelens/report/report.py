@@ -40,6 +40,19 @@ class Shown:
         return FIGURE.format(kind=kind, data=data, alt=escape(self.alt), caption=escape(self.caption))
 
 
+class Said:
+    """A text that a notebook shows as Markdown. (IPython's own reads a file that has the text as its name.)"""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
 class Report:
     """Figures and tables of one profile.
 
@@ -90,11 +103,9 @@ class Report:
         styler = shown.style.format(precision=3, na_rep="", escape="html").hide(axis="index")
         return styler.set_caption(f"{told}The whole table is {name}.csv.")
 
-    def say(self, text: str) -> Any:
+    def say(self, text: str) -> "Said":
         """Text in Markdown."""
-        from IPython.display import Markdown
-
-        return Markdown(text)
+        return Said(text)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

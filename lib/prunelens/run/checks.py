@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunelens import paths
-from prunelens.run.messages import one_line
+from prunelens.run.messages import one_line, say
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -46,14 +46,31 @@ class Request(NamedTuple):
 def study(request: Request) -> "Study":
     """The study that was asked for, once all that its profile names has been found and tried (else: UsageError)."""
     from prunelens.study import Study
+    from prunelens.work import foreign
 
     try:
         found = Study(*request)
         if request.device not in ("auto", "cpu"):
             _ = found.pipeline.device  # raises where there is none
         found.check()
+        others = foreign(found)
     except (ValueError, OSError, ImportError) as error:
         raise UsageError(one_line(error)) from error
+    if others:
+        name, differs = next(iter(others.items()))
+        say(f"prunelens: {len(others)} stored results come from other code or packages, such as {name} ({differs})")
+    return found
+
+
+def stages(wanted: str | None) -> list[str] | None:
+    """The stages that a list like "retrained,accuracy" names (else: UsageError); None: all."""
+    from prunelens.study import check_stages
+
+    found = wanted.split(",") if wanted else None
+    try:
+        check_stages(found or ())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return found
 
 

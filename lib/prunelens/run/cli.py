@@ -81,8 +81,8 @@ def _find_modules_of_caller() -> None:
     """Let a profile name modules in the caller's folder: here and in kernels, which start in the project's folder."""
     here = os.getcwd()
     sys.path[:] = [here, *(path for path in sys.path if path not in ("", here))]
-    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([here, *(path for path in before if path not in ("", here))])
+    before = [os.path.abspath(path) for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *(path for path in before if path != here)])
 
 
 def _request(found: argparse.Namespace) -> Request:
@@ -110,13 +110,8 @@ def _make(folder: Path) -> None:
 
 
 def _compute(found: argparse.Namespace) -> int:
-    study = checks.study(_request(found))
-    try:
-        study.compute(found.stages.split(",") if found.stages else None)
-    except ValueError as error:
-        if str(error).startswith("--stages"):
-            raise UsageError(str(error)) from error
-        raise
+    stages = checks.stages(found.stages)
+    checks.study(_request(found)).compute(stages)
     return 0
 
 

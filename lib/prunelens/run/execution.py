@@ -22,7 +22,8 @@ from prunelens.store import write_text
 HEARTBEAT = 30.0  # seconds between the lines that say a long cell is still running
 TAIL = 25  # lines of a failing cell's output that are shown
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-NOTABLE = re.compile(r"is damaged|is no checkpoint")  # in a warning of the library: what the log alone would hide
+# In warnings of the library, which the log alone would hide:
+NOTABLE = re.compile(r"is damaged|is no checkpoint|unreadable files|are not numbers")
 
 
 class NotebookError(Exception):

@@ -85,13 +85,13 @@ def class_selectivity(recording: Recording, layer: str) -> np.ndarray:
     """(mu_max - mu_rest) / (mu_max + mu_rest) of rectified activations, 0..1.
 
     mu_max: the largest class mean; mu_rest: the mean of the other classes' means (Morcos et al., "On the importance of
-    single directions", ICLR 2018), over the classes of at least `CLASS_IMAGES` stimuli. NaN for a silent unit.
-    Raises ValueError for fewer than two such classes.
+    single directions", ICLR 2018), over the classes of at least `CLASS_IMAGES` stimuli. NaN for a silent unit,
+    and for all where there are fewer than two such classes.
     """
     values, labels = recording.rectified[layer], recording.labels
     classes = np.flatnonzero(np.bincount(labels) >= CLASS_IMAGES)
     if len(classes) < 2:
-        raise ValueError(f"class selectivity compares classes of {CLASS_IMAGES} stimuli: found {len(classes)}")
+        return np.full(values.shape[1], np.nan)
     means = np.stack([values[labels == c].mean(axis=0, dtype=np.float64) for c in classes])
     largest = means.max(axis=0)
     rest = (means.sum(axis=0) - largest) / (len(classes) - 1)
@@ -117,13 +117,13 @@ def concept_selectivity(recording: Recording, layer: str) -> np.ndarray:
     """2 |AUC - .5| of the concept that a unit tells best, 0..1: the truth that other measures are judged by.
 
     A unit that falls silent for a concept is as selective as one that responds to it. The largest of many concepts is
-    above 0 by chance. See `concept_auc`. Raises ValueError where no concept varies over the images.
+    above 0 by chance. See `concept_auc`. NaN where no concept varies over the images.
     """
     known = recording.concepts
     concepts = recording.remember("shown", lambda: np.stack([known[name].any(axis=(1, 2)) for name in known], axis=1))
     varies = concepts.any(axis=0) & ~concepts.all(axis=0)
     if not varies.any():
-        raise ValueError(f"none of {concepts.shape[1]} concepts is on some images and not on others")
+        return np.full(recording.activations[layer].shape[1], np.nan)
     return np.abs(2 * concept_auc(recording.activations[layer], concepts[:, varies]) - 1).max(axis=1)
 
 
@@ -166,7 +166,7 @@ def _by_chunks(formula: Callable[[np.ndarray], np.ndarray], values: np.ndarray) 
 
 
 def score(recording: Recording, measure: Measure) -> pd.DataFrame:
-    """A row per unit of every layer: layer, unit, alive and value (NaN where dead).
+    """A row per unit of every layer: layer, unit, alive and value (NaN where dead or not finite).
 
     Raises ValueError where the measure gives anything but one float for each unit.
     """
@@ -176,7 +176,7 @@ def score(recording: Recording, measure: Measure) -> pd.DataFrame:
         if found.shape != alive.shape or found.dtype.kind != "f":
             expected = f"expected floats {alive.shape}, one for each unit of {layer}"
             raise ValueError(f"measure {name}: {expected}, found {found.dtype} {found.shape}")
-        value = np.where(alive, found.astype(np.float64), np.nan)
+        value = np.where(alive & np.isfinite(found), found.astype(np.float64), np.nan)
         tables.append(pd.DataFrame({"layer": layer, "unit": np.arange(len(alive)), "alive": alive, "value": value}))
     return pd.concat(tables, ignore_index=True)
 
@@ -184,14 +184,17 @@ def score(recording: Recording, measure: Measure) -> pd.DataFrame:
 def check_measure(measure: Measure) -> None:
     """Try a measure on a few made-up units; concepts are known where it needs them.
 
-    Raises ValueError, in one line, unless it gives one float for each unit.
+    Raises ValueError, in one line, unless it gives one float for each unit, finite for some.
     """
     name = getattr(measure, "__name__", type(measure).__name__)
     try:
-        score(_made_up("concepts" in description(measure, name).needs), measure)
+        found = score(_made_up("concepts" in description(measure, name).needs), measure)
+        if found.value.isna().all():
+            raise ValueError(f"measure {name}: found no finite value, expected one for some unit")
     except Exception as error:  # a user's function can fail in any way
-        said = " ".join(str(error).split())
-        raise ValueError(f"measure {name}: tried on made-up units, {type(error).__name__}: {said}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        said = " ".join(str(error).split()).removeprefix(f"measure {name}: ")
+        raise ValueError(f"tried on made-up units, {kind}{said}") from error
 
 
 def _made_up(concepts: bool) -> Recording:

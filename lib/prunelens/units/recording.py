@@ -11,12 +11,10 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from prunelens.images.imageset import ImageSet, to_batch
+from prunelens.images.imageset import BATCH, ImageSet, read_only, to_batch
 from prunelens.networks.architecture import Architecture, unit_layers
 from prunelens.networks.hooks import evaluating, recording
 from prunelens.units import extremes, mis
-
-RECORDING_BATCH = 64  # images at once: a constant, since another size changes the last digits of results
 
 Arrays = Mapping[str, np.ndarray]
 Maps = Iterator[tuple[str, slice, Tensor]]  # layer, place among the images, (b, units, h, w)
@@ -68,8 +66,8 @@ class NetworkSource:
         self, images: np.ndarray, *wanted: tuple[dict[str, nn.Module], Callable[[Tensor], Tensor]]
     ) -> Iterator[tuple]:
         """Place among the images, and reduced outputs by layer for each of the wanted (modules, reduce)."""
-        for start in range(0, len(images), RECORDING_BATCH):
-            place = slice(start, min(start + RECORDING_BATCH, len(images)))
+        for start in range(0, len(images), BATCH):
+            place = slice(start, min(start + BATCH, len(images)))
             with evaluating(self._network), ExitStack() as stack:
                 found = [stack.enter_context(recording(self._network, *modules)) for modules in wanted]
                 self._network(to_batch(images[place], self._device))
@@ -128,8 +126,8 @@ class Recording:
         if len(embeddings) != len(stimuli):
             raise ValueError(f"embeddings: expected one for each of {len(stimuli)} stimuli, found {len(embeddings)}")
         self._source, self.layers = source, source.layers
-        self.stimuli, self.labels, self.outputs = stimuli, _read_only(stimuli.labels), _read_only(stimuli.outputs)
-        self.concepts, self.embeddings = stimuli.concepts, _read_only(embeddings)
+        self.stimuli, self.labels, self.outputs = stimuli, read_only(stimuli.labels), read_only(stimuli.outputs)
+        self.concepts, self.embeddings = stimuli.concepts, read_only(embeddings)
         self.settings = settings or Settings()
         self.temperature, self.seed = self.settings.temperature, self.settings.seed
         known = {"extremes": found, "compared": compared}
@@ -188,12 +186,12 @@ class Recording:
         return self._side("alive")
 
     def _side(self, side: str) -> Arrays:
-        return {layer: _read_only(self.extremes[f"{side}/{layer}"]) for layer in self.layers}
+        return {layer: read_only(self.extremes[f"{side}/{layer}"]) for layer in self.layers}
 
     @cached_property
     def margins(self) -> Arrays:
         """By layer (units, tasks) float32: margins of the MIS's tasks."""
-        return {layer: _read_only(self.ask(layer, self.top[layer], self.bottom[layer])) for layer in self.layers}
+        return {layer: read_only(self.ask(layer, self.top[layer], self.bottom[layer])) for layer in self.layers}
 
     def ask(self, layer: str, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         """Margins (units, tasks) of a layer's tasks from given extremes (units, k)."""
@@ -204,12 +202,6 @@ class Recording:
     def maps(self, layers: Sequence[str], images: np.ndarray) -> Maps:
         """Conv outputs before BatchNorm and ReLU, batch after batch."""
         return self._source.maps(layers, images)
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from prunelens import registry
 from prunelens.images import stages as images
+from prunelens.images.imageset import BATCH
 from prunelens.networks import stages as networks
 from prunelens.networks.stages import part
 from prunelens.pruning import stages as pruning
@@ -47,11 +48,12 @@ def embeddings(pipeline: Pipeline, subject: None) -> Arrays:
     """The stimuli under the profile's similarity, (n, D), once for the whole study."""
     from prunelens.units import similarities
 
-    found = _similarity(pipeline).embed(images.stimuli(pipeline).images, pipeline.profile.batch_size, pipeline.device)
+    found = load_similarity(pipeline).embed(images.stimuli(pipeline).images, BATCH, pipeline.device)
     return {"embeddings": similarities.halve(similarities.compress(found))}
 
 
-def _similarity(pipeline: Pipeline) -> Any:
+def load_similarity(pipeline: Pipeline) -> Any:
+    """The profile's similarity, loaded once in this process."""
     name = pipeline.profile.interpretability.similarity
     return pipeline.remember("similarity", lambda: registry.find("similarity", name)())
 
@@ -86,7 +88,7 @@ def temperature(pipeline: Pipeline, subject: None) -> dict[str, float]:
     """The temperature of the MIS: the similarity's published one, or fitted on the dense network's live convs."""
     from prunelens.units.mis import fit_temperature
 
-    if given := getattr(_similarity(pipeline), "temperature", None):
+    if given := getattr(load_similarity(pipeline), "temperature", None):
         return {"temperature": given}
     found = _record(pipeline, pipeline.dense, pipeline.get("extremes", pipeline.dense))
     margins = [found.margins[layer][found.alive[layer]] for layer in found.layers[:-1]]
@@ -110,7 +112,7 @@ def _record(
     from prunelens.units.recording import NetworkSource, Recording, Settings
 
     wanted, seed = pipeline.profile.interpretability, pipeline.profile.seed
-    scale = getattr(_similarity(pipeline), "scale", 1.0)
+    scale = getattr(load_similarity(pipeline), "scale", 1.0)
     settings = Settings(wanted.tasks, wanted.explanations, scale, temperature, seed)
     source = NetworkSource(networks.architecture(pipeline), network(pipeline, variant), pipeline.device)
     compared = pipeline.remember("compared", lambda: _compared(pipeline))
@@ -232,7 +234,7 @@ def _embed_pictures(pipeline: Pipeline, pictures: np.ndarray) -> tuple[np.ndarra
     """Embeddings of the stimuli (n, D) and of pictures (..., h, w, 3), as (..., D), in one space."""
     from prunelens.units.similarities import compress
 
-    embed = partial(_similarity(pipeline).embed, batch_size=pipeline.profile.batch_size, device=pipeline.device)
+    embed = partial(load_similarity(pipeline).embed, batch_size=BATCH, device=pipeline.device)
     stimuli, rows = _embeddings(pipeline), embed(pictures.reshape(-1, *pictures.shape[-3:]))
     if stimuli.shape[1] != rows.shape[1]:  # compressed coordinates know the stimuli only
         whole = embed(images.stimuli(pipeline).images)

@@ -127,8 +127,10 @@ class Study:
 
     @property
     def descriptions(self) -> dict[str, Description]:
-        """Labels and looks of the profile's methods and measures, by name."""
-        return {**self.pipeline.parts["method"], **self.pipeline.parts["measure"]}
+        """Labels and looks of the profile's methods and measures and of accuracy, by name."""
+        among = {"top1": f"{len(self.classes['outputs'])} classes", "top1_all_outputs": "all outputs"}
+        accuracy = {name: Description(f"Top-1 accuracy among {what}", color="#000000") for name, what in among.items()}
+        return {**self.pipeline.parts["method"], **self.pipeline.parts["measure"], **accuracy}
 
     @cached_property
     def classes(self) -> dict[str, list]:

@@ -248,12 +248,6 @@ def test_comparisons_of_a_study_pair_every_configuration_with_its_own_epochs() -
     pd.testing.assert_frame_equal(again.drop(columns="minus_dense"), differences.drop(columns="minus_dense"))
 
 
-def test_the_lowest_of_none_is_refused() -> None:
-    dense = tables()["accuracy"].query("rate == 0")
-    with pytest.raises(ValueError, match="found no pruned one-shot network, expected at least one"):
-        comparisons.lowest(dense, 0.1)
-
-
 def test_differences_by_class_have_the_mean_of_the_difference_over_images() -> None:
     """Classes of different sizes; one without images, and a seed that one side lacks, are left out."""
     rows = [

@@ -133,9 +133,7 @@ class Claim:
         """The verdict on each comparison."""
         outside = _outside(found, margin) if self.rule == "equivalent" else found.estimates
         return {
-            name: UNDECIDED
-            if name in found.undecided or (name in found.again and self._unsettled(found, name, margin))
-            else self._decide(estimate, margin, name in outside)
+            name: UNDECIDED if self.barred(found, name, margin) else self._decide(estimate, margin, name in outside)
             for name, estimate in found.estimates.items()
         }
 
@@ -148,8 +146,13 @@ class Claim:
             return HOLDS
         return FAILS if may_fail and rule.fails(estimate, margin) else UNDECIDED
 
-    def _unsettled(self, found: Finding, name: str, margin: float) -> str:
-        """Why a comparison that is decided has not settled: at another budget the verdict is another; else empty."""
+    def barred(self, found: Finding, name: str, margin: float) -> str:
+        """Why a comparison cannot be decided whatever its interval: too little of something, not settled; else empty.
+
+        It has not settled where it is decided, but otherwise at another budget.
+        """
+        if name in found.undecided or name not in found.again:
+            return found.undecided.get(name, "")
         other, budget = found.again[name]
         verdict, again = (self._decide(each, margin) for each in (found.estimates[name], other))
         if verdict == again or verdict not in (HOLDS, FAILS):
@@ -162,8 +165,7 @@ class Claim:
             return found.note if found.note and not found.estimates else "there are no networks for it"
         reasons: dict[str, list[str]] = {}
         for name in names:
-            unsettled = self._unsettled(found, name, margin) if name in found.again else ""
-            reason = found.undecided.get(name) or unsettled or self._reason(found.estimates[name], verdict, margin)
+            reason = self.barred(found, name, margin) or self._reason(found.estimates[name], verdict, margin)
             reasons.setdefault(reason, []).append(name)
         alone = len(reasons) == 1 and len(names) == len(found.estimates)
         parts = list(reasons) if alone else [f"{', '.join(who)}: {reason}" for reason, who in reasons.items()]
@@ -209,10 +211,11 @@ def findings(tables: Tables, claims: Iterable[str] | None = None, margins: Margi
     for name in registry.built_ins("claim") if claims is None else claims:
         part = registry.find("claim", name)
         found = part.claim.find(part, tables)
-        verdict = part.claim.verdict(found, part.claim.bound(margins or Margins()))
+        margin = part.claim.bound(margins or Margins())
+        verdict = part.claim.verdict(found, margin)
         for comparison, estimate in (found.estimates or {"": NONE}).items():
             row = {"claim": part.claim.name, "comparison": comparison, "verdict": verdict, **estimate.columns()}
-            row |= {"parts": json.dumps(estimate.parts), "undecided": found.undecided.get(comparison, "")}
+            row |= {"parts": json.dumps(estimate.parts), "undecided": part.claim.barred(found, comparison, margin)}
             rows.append(row | {"least": found.least})
     columns = ["claim", "comparison", "verdict", *NONE.columns(), "parts", "undecided", "least"]
     return pd.DataFrame(rows, columns=columns)

@@ -15,7 +15,7 @@ from prunelens.store import Store
 
 EIGHT = [f"class{label}" for label in range(8)]
 ALL = ["data.source=folder", "data.train_images=null", "data.validation_images=null", "data.stimulus_images=64",
-       "interpretability.tasks=2", "interpretability.explanations=3", "sensitivity.images=8",
+       "interpretability.tasks=1", "interpretability.explanations=1", "sensitivity.images=8",
        "network.outputs=8"]  # fmt: skip
 
 
@@ -133,6 +133,14 @@ def test_extra_stimuli_may_have_the_same_names_and_other_classes(root: Path) -> 
     shown = dict(zip(found.names, found.outputs[found.labels].tolist(), strict=True))
     assert len(found) == 22 and shown["class3/0.bmp"] == shown["extra/class3/0.bmp"] == 3
     assert shown["extra/other/0.bmp"] == 8 and shown["extra/thing/1.bmp"] == 9, "no output of the network"
+
+
+def test_extremes_are_at_most_a_quarter_of_all_stimuli(root: Path) -> None:
+    write(root / "extra", ["thing"], n=8, seed=2)
+    asked = ["data.stimulus_images=16", f"data.extra_stimuli={root / 'extra'}", "interpretability.explanations=2"]
+    assert len(images.stimuli(pipeline(root, *asked))) == 24
+    with pytest.raises(ValueError, match=r"found 24 stimuli, of which 2 .* 1 explanations take 8 .* at least 32"):
+        images.stimuli(pipeline(root, *asked[:2], "interpretability.tasks=2"))
 
 
 @pytest.mark.parametrize("wrong", ["absent", "empty"])

@@ -41,9 +41,10 @@ def stimuli(pipeline: Pipeline) -> ImageSet:
     Extra classes that no output stands for are given outputs that the network does not have.
     """
     found = _opened(pipeline, "stimulus_images")
-    if pipeline.profile.data.extra_stimuli is None:
-        return found
-    return pipeline.remember("stimuli", lambda: _with_extra(pipeline, found))
+    if pipeline.profile.data.extra_stimuli is not None:
+        found = pipeline.remember("stimuli", lambda: _with_extra(pipeline, found))
+    pipeline.profile.check_stimuli(len(found))
+    return found
 
 
 def _with_extra(pipeline: Pipeline, found: ImageSet) -> ImageSet:

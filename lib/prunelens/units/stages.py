@@ -68,7 +68,7 @@ def stimuli(pipeline: Pipeline, subject: None) -> dict[str, Any]:
 @stage(version=2, reads=TASKS, needs=("network_of", "stimulus_images"))
 def extremes(pipeline: Pipeline, variant: Variant) -> Arrays:
     """Stimuli that excite each unit most and least: "top/LAYER", "bottom/LAYER" (units, k), "alive/LAYER" (units,)."""
-    return dict(_record(pipeline, variant).extremes)
+    return dict(_recording(pipeline, variant).extremes)
 
 
 @stage(needs=("extremes",))
@@ -90,33 +90,36 @@ def temperature(pipeline: Pipeline, subject: None) -> dict[str, float]:
 
     if given := getattr(load_similarity(pipeline), "temperature", None):
         return {"temperature": given}
-    found = _record(pipeline, pipeline.dense, pipeline.get("extremes", pipeline.dense))
+    found = _recording(pipeline, pipeline.dense, pipeline.get("extremes", pipeline.dense))
     margins = [found.margins[layer][found.alive[layer]] for layer in found.layers[:-1]]
     return {"temperature": fit_temperature(np.concatenate(margins))}
 
 
 def recording(pipeline: Pipeline, variant: Variant) -> "Recording":
-    """What measures may look at of a variant; the last variant's is kept, for several measures."""
+    """What measures may look at of a variant."""
+    degrees = pipeline.get("temperature")["temperature"]
+    found = _recording(pipeline, variant, pipeline.get("extremes", variant))
+    found.temperature = degrees
+    return found
+
+
+def _recording(pipeline: Pipeline, variant: Variant, extremes: Arrays | None = None) -> "Recording":
+    """Record a variant, whose extremes may be known; the last one is kept, for its extremes and all its measures."""
     kept = pipeline.memory.get("recording")
     if kept is None or kept[0] != variant:
-        degrees = pipeline.get("temperature")["temperature"]
-        kept = variant, _record(pipeline, variant, pipeline.get("extremes", variant), degrees)
-        pipeline.memory["recording"] = kept
+        kept = pipeline.memory["recording"] = variant, _record(pipeline, variant, extremes)
     return kept[1]
 
 
-def _record(
-    pipeline: Pipeline, variant: Variant, found: Arrays | None = None, temperature: float | None = None
-) -> "Recording":
-    """Record a variant; found: its extremes, where they are known."""
+def _record(pipeline: Pipeline, variant: Variant, extremes: Arrays | None) -> "Recording":
     from prunelens.units.recording import NetworkSource, Recording, Settings
 
     wanted, seed = pipeline.profile.interpretability, pipeline.profile.seed
     scale = getattr(load_similarity(pipeline), "scale", 1.0)
-    settings = Settings(wanted.tasks, wanted.explanations, scale, temperature, seed)
+    settings = Settings(wanted.tasks, wanted.explanations, scale, seed=seed)
     source = NetworkSource(networks.architecture(pipeline), network(pipeline, variant), pipeline.device)
     compared = pipeline.remember("compared", lambda: _compared(pipeline))
-    return Recording(source, images.stimuli(pipeline), _embeddings(pipeline), settings, found, compared)
+    return Recording(source, images.stimuli(pipeline), _embeddings(pipeline), settings, extremes, compared)
 
 
 def _embeddings(pipeline: Pipeline) -> np.ndarray:

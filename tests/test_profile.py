@@ -50,11 +50,19 @@ def test_shipped_profiles_are_the_five() -> None:
         ("data.size=8", "data.size: found 8"),
         ("network.outputs=1000000000", "network.outputs: found 1000000000"),
         ("data.source=folder", "data.root: found nothing, expected a folder"),
+        ("data.resize=256", r"data\.resize, data\.interpolation: found values, but images embedded are no folder"),
+        ("data.interpolation=bicubic", "found values, but images embedded are no folder"),
     ],
 )
 def test_mistakes_name_the_key(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         profiles.load("quick", [override])
+
+
+def test_photographs_are_not_resized_to_less_than_the_crop() -> None:
+    with pytest.raises(ValueError, match=r"data\.resize: found 200, expected at least data\.size = 224"):
+        profiles.load("imagenet", ["data.resize=200"])
+    assert profiles.load("imagenet", ["data.resize=224"]).data.resize == 224
 
 
 @pytest.mark.parametrize(

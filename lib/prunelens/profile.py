@@ -54,6 +54,9 @@ class Data(Section):
 
     source: str  # "folder", or an image source: a built-in's name ("embedded") or an import path
     size: Annotated[int, Field(ge=32, le=1024)]  # pixels, the images' width and height
+    # Of "folder": photographs are resized to this shorter side (null: size), then cropped to size in the center.
+    resize: Annotated[int, Field(ge=32, le=2048)] | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of resizing, antialiased as torchvision's
     train_images: Count | None = None  # a seeded sample, equal per class; null: all
     validation_images: Count | None = None
     stimulus_images: Count  # drawn from the training images, equal per class
@@ -222,6 +225,7 @@ class Profile(Section):
             )
         if self.data.source == "folder" and self.data.root is None:
             raise ValueError("data.root: found nothing, expected a folder with train/WNID and val/WNID")
+        _check_protocol(self.data)
         if self.network.weights == "scratch" and self.network.scratch is None:
             raise ValueError("network.scratch: found nothing, expected how to train, as network.weights is scratch")
         return self
@@ -240,6 +244,14 @@ class Profile(Section):
         for part in key.split("."):
             found = getattr(found, part)
         return found.model_dump() if isinstance(found, pydantic.BaseModel) else found
+
+
+def _check_protocol(data: Data) -> None:
+    """Refuse a resizing that leaves less than the crop, or that no photograph would see."""
+    if data.resize is not None and data.resize < data.size:
+        raise ValueError(f"data.resize: found {data.resize}, expected at least data.size = {data.size}")
+    if data.source != "folder" and (data.resize is not None or data.interpolation != "bilinear"):
+        raise ValueError(f"data.resize, data.interpolation: found values, but images {data.source} are no folder")
 
 
 def _check_one_shot(grid: Pruning) -> None:

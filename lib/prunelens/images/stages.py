@@ -1,5 +1,6 @@
 """The image sets of a study, and what results depend on of them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,12 @@ def root(pipeline: Pipeline) -> Path:
 
 
 def _folder(pipeline: Pipeline, folder: Path, name: str) -> ImageSet:
-    size, network = pipeline.profile.data.size, pipeline.profile.network
-    cache = pipeline.store.path("images", f"{name}-{size}", {"folder": str(folder.resolve())}, "")
+    data, network = pipeline.profile.data, pipeline.profile.network
+    protocol = folders.Protocol(data.size, data.resize, data.interpolation)
+    key = {"folder": str(folder.resolve()), "protocol": asdict(protocol)}
+    cache = pipeline.store.path("images", f"{name}-{data.size}", key, "")
     known = folders.imagenet_class_indices() if network.outputs == 1000 else None
-    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, size, cache, known))
+    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, protocol, cache, known))
 
 
 def _content(pipeline: Pipeline, split: str, n: int | None) -> Any:

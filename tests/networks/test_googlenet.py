@@ -59,9 +59,11 @@ def test_local_response_norm_is_pytorchs() -> None:
 
 def test_bvlc_has_one_width_no_auxiliary_heads_and_no_weights_of_torchvision() -> None:
     architecture = architectures.load("bvlc_googlenet")
-    with pytest.raises(ValueError, match=r"aux_weight: .*bvlc_googlenet has no auxiliary heads"):
+    with pytest.raises(ValueError, match=r"aux_weight: .*the original GoogLeNet has no such heads"):
         architecture.build(10, aux=True)
-    with pytest.raises(ValueError, match=r"network\.width: found 0\.5, expected 1: bvlc_googlenet has one width"):
+    with pytest.raises(
+        ValueError, match=r"network\.width: found 0\.5, expected 1: the original GoogLeNet has one width"
+    ):
         architecture.build(10, 0.5)
     with pytest.raises(ValueError, match="found torchvision, which has no weights of BVLC"):
         architecture.pretrained()

@@ -97,10 +97,10 @@ def read_folder(root: Path, protocol: Protocol, cache: Path, class_indices: dict
     """Read the images of root/CLASS/FILE, resized and cropped as the protocol says.
 
     They are decoded once into CACHE.npy (uint8) with CACHE.json beside it; a second call opens these, and waits while
-    another process decodes. The cache holds as long as `protocol` and the files' names, lengths and times do; its pixels
-    are checked against their hash wherever its file has changed. `class_indices` gives the network output of each class
-    folder (`imagenet_class_indices()`); None numbers them in sorted order. What cannot be read as an image is skipped,
-    named in the log, and listed with the reason under "bad" in CACHE.json.
+    another process decodes. The cache holds as long as the protocol and the files' names, lengths and times do; its
+    pixels are checked against their hash wherever its file has changed. `class_indices` gives the network output of
+    each class folder (`imagenet_class_indices()`); None numbers them in sorted order. What cannot be read as an image
+    is skipped, named in the log, and listed with the reason under "bad" in CACHE.json.
 
     Raises FileNotFoundError if `root` is missing, and ValueError if it has no class folders, a class folder is empty or
     unknown to `class_indices`, a class has no readable image, or more than 1 % of the files (and more than 5) cannot be

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from thin import NAMES, thin
 from torch import nn
 
@@ -32,7 +33,9 @@ def test_costs_agree_with_the_file_and_the_masked_network(name: str, tmp_path: P
         network.get_submodule(layer).weight.data[1:] = 0
     small = compaction.compact(architecture, network)
     masked, found = costs(architecture, network, 65), costs(architecture, small, 65)
-    compaction.save(name, small, tmp_path / "small.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in small.state_dict().items()}, tmp_path / "small.safetensors"
+    )
     header = int.from_bytes((tmp_path / "small.safetensors").read_bytes()[:8], "little")
     assert found["bytes"] == (tmp_path / "small.safetensors").stat().st_size - 8 - header
     assert found["parameters"] == sum(parameter.numel() for parameter in small.parameters())

@@ -384,8 +384,8 @@ def test_c4_needs_two_rates_and_a_way_from_random_to_dense() -> None:
 
 
 def broken(*mis: float, top1: float = 0.01) -> dict[str, pd.DataFrame]:
-    """Networks pruned and not retrained, four rates a method, of a given conv MIS and Top-1."""
-    lost = {Variant(f"method {i // 4}", 0.2 + 0.1 * (i % 4)): value for i, value in enumerate(mis)}
+    """Networks pruned and not retrained, two rates a method, of a given conv MIS and Top-1."""
+    lost = {Variant(f"method {i // 2}", 0.3 + 0.2 * (i % 2)): value for i, value in enumerate(mis)}
     none = {DENSE_PARENT: 0.8, UNTRAINED: 0.01}
     table = units(lost | {Variant("dense", weights="random", seed=s): 0.6 + 0.002 * (s - 1) for s in range(3)})
     return {"units": table, "accuracy": accuracy({variant: top1 for variant in lost} | none, shifts=(0.0,))}
@@ -398,8 +398,16 @@ def broken(*mis: float, top1: float = 0.01) -> dict[str, pd.DataFrame]:
 def test_c5_is_the_share_of_the_way_from_random_to_dense(mis: float, verdict: str) -> None:
     values = mis + 0.004 * np.linspace(-1, 1, 8)
     row = judge("c5", **broken(*values))
-    assert row.verdict == verdict and row.over == "8 methods and rates"
+    assert row.verdict == verdict and row.over == "4 methods"
     assert row.value == pytest.approx((mis - 0.6) / 0.1)
+
+
+def test_c5_counts_a_method_once_however_many_rates_it_has() -> None:
+    """Four methods of which two keep .6 and two .9 of the way are four values, though each has two rates."""
+    row, shares = judge("c5", **broken(0.66, 0.66, 0.69, 0.69, 0.66, 0.66, 0.69, 0.69)), np.array([0.6, 0.9, 0.6, 0.9])
+    expected = estimates.share_between(0.6 + 0.1 * shares, [0.598, 0.6, 0.602], 0.7, "methods")
+    assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert row.verdict == "undecided"
 
 
 def test_c5_needs_eight_unretrained_methods_and_rates() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
@@ -9,9 +10,10 @@ from prunelens.variants import CONFIGURATION, DENSE, FIELDS, RETRAINED
 
 def pick(table: pd.DataFrame, **fields: Any) -> pd.DataFrame:
     """Rows whose columns have the values named; a list or tuple stands for any of its values."""
-    chosen = pd.Series(True, table.index)
+    chosen = np.ones(len(table), bool)
     for name, value in fields.items():
-        chosen &= table[name].isin(value) if isinstance(value, list | tuple) else table[name] == value
+        values = table[name]
+        chosen &= values.isin(value).to_numpy() if isinstance(value, list | tuple) else values.to_numpy() == value
     return table[chosen]
 
 

@@ -37,11 +37,15 @@ def dense_weights(pipeline: Pipeline, subject: Subject) -> str:
     weights = pipeline.profile.network.weights
     if weights == "torchvision":
         return "torchvision IMAGENET1K_V1"
-    if weights == "scratch":
-        return fingerprint(pipeline.key("scratch"))
-    if _inserts_batchnorm(pipeline):
-        return fingerprint(pipeline.key("inserted"))
-    return named_file(pipeline, subject)
+    made = dense_stage(pipeline)
+    return fingerprint(pipeline.key(made)) if made else named_file(pipeline, subject)
+
+
+def dense_stage(pipeline: Pipeline) -> str:
+    """The stage that makes the dense network; empty where its weights are read as they are."""
+    if pipeline.profile.network.weights == "scratch":
+        return "scratch"
+    return "inserted" if _inserts_batchnorm(pipeline) else ""
 
 
 @fact

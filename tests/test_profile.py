@@ -59,11 +59,19 @@ def test_shipped_profiles_are_the_five() -> None:
         ("network.normalization={mean: [0, 0, 0], deviation: [1, 1, 0]}", r"deviation\.2: found 0"),
         ("sensitivity.images=5000", r"sensitivity\.images: found 5000, expected at most \d+, .* data\.train_images"),
         ("pruning.controls={methods: [structured_l2], rates: []}", r"pruning\.controls\.rates: found none"),
+        ("data.resize=256", r"data\.resize, data\.interpolation: found values, but images embedded are no folder"),
+        ("data.interpolation=bicubic", "found values, but images embedded are no folder"),
     ],
 )
 def test_mistakes_name_the_key(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         profiles.load("quick", [override])
+
+
+def test_photographs_are_not_resized_to_less_than_the_crop() -> None:
+    with pytest.raises(ValueError, match=r"data\.resize: found 200, expected at least data\.size = 224"):
+        profiles.load("imagenet", ["data.resize=200"])
+    assert profiles.load("imagenet", ["data.resize=224"]).data.resize == 224
 
 
 @pytest.mark.parametrize(

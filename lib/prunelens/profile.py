@@ -57,6 +57,9 @@ class Data(Section):
 
     source: str  # "folder", or an image source: a built-in's name ("embedded") or an import path
     size: Annotated[int, Field(ge=32, le=1024)]  # pixels, the images' width and height
+    # Of "folder": photographs are resized to this shorter side (null: size), then cropped to size in the center.
+    resize: Annotated[int, Field(ge=32, le=2048)] | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of resizing, antialiased as torchvision's
     train_images: Count | None = None  # a seeded sample, equal per class; null: all
     validation_images: Count | None = None
     stimulus_images: Count  # drawn from the training images, equal per class
@@ -220,6 +223,7 @@ class Profile(Section):
         if (most := self.data.train_images) is not None and self.sensitivity.images > most:
             raise ValueError(f"sensitivity.images: found {self.sensitivity.images}, expected at most {most}, which is "
                              "data.train_images")  # fmt: skip
+        _check_protocol(self.data)
         if self.network.weights == "scratch" and self.network.scratch is None:
             raise ValueError("network.scratch: found nothing, expected how to train, as network.weights is scratch")
         return self
@@ -263,6 +267,14 @@ def _check_iterative(iterative: Iterative, epochs: int) -> None:
     if iterative.methods and epochs - -(-epochs // 3) < iterative.steps - 1:
         raise ValueError(f"retraining.epochs: found {epochs}, expected at least one for each of the {iterative.steps} "
                          "steps of pruning.iterative, and a third of all after the last")  # fmt: skip
+
+
+def _check_protocol(data: Data) -> None:
+    """Refuse a resizing that leaves less than the crop, or that no photograph would see."""
+    if data.resize is not None and data.resize < data.size:
+        raise ValueError(f"data.resize: found {data.resize}, expected at least data.size = {data.size}")
+    if data.source != "folder" and (data.resize is not None or data.interpolation != "bilinear"):
+        raise ValueError(f"data.resize, data.interpolation: found values, but images {data.source} are no folder")
 
 
 def _check_one_shot(grid: Pruning) -> None:

@@ -47,7 +47,8 @@ class Description:
     label: its name in tables and figures. color, marker: in figures (empty: the next free ones).
     random: it draws random numbers, so that other seeds give other results.
     needs: what it asks for. A method: "images" (calibration images, gradients), "sensitivity" (the scan of single
-        layers). A measure: "concepts" (known concepts of the images), "temperature".
+        layers). A measure: "concepts" (known concepts of the images), "temperature". An architecture: "images" (on
+        which BatchNorm is inserted).
     also: names of parameters that a method prunes beside the weights of the prunable convs.
     limits, chance: of a measure's axis, and the value of a unit that says nothing; None: unknown.
     version: raise it when the part's results change.

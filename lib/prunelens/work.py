@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from prunelens.networks import stages as networks
 from prunelens.pruning import stages as pruning
 from prunelens.stages import STAGES, Subject
 from prunelens.store import differences
@@ -21,9 +22,9 @@ def work(study: "Study") -> Work:
     pipeline = study.pipeline
     starts = (pruning.before(pipeline, variant) for variant in study.retrained)
     judged = list(dict.fromkeys([*study.everything, *starts]))
-    once = {name: [None] for name, stage in STAGES.items() if stage.subject == ""}
-    if study.profile.network.weights != "scratch":
-        del once["scratch"]
+    made = networks.dense_stage(pipeline)  # of the stages that make the dense network, at most one is this study's
+    others = {"scratch", "inserted"} - {made}
+    once = {name: [None] for name, stage in STAGES.items() if stage.subject == "" and name not in others}
     measures = (units.measure_stage(pipeline, name) for name in study.measures)
     return once | {
         "sensitivity": study.blocks,

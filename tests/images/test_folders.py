@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
-from torchvision.transforms import functional as geometry
+from torchvision import transforms
 
+from prunelens import profile
 from prunelens.images import folders
-from prunelens.images.folders import read_folder
+from prunelens.images.folders import Protocol, read_folder
 from prunelens.images.imageset import pixel_hash as folders_hash
 
 ASSETS = os.environ.get("PRUNELENS_ASSETS")
@@ -64,7 +65,7 @@ def test_imagenet_classes() -> None:
 
 
 def test_folder_of_the_right_size_is_read_as_it_is(folder: Path, cache: Path) -> None:
-    images = read_folder(folder, 12, cache, CLASSES)
+    images = read_folder(folder, Protocol(12), cache, CLASSES)
     assert images.names == [f"{c}/{i:03d}.png" for c in ("cat", "dog") for i in range(4)]
     assert images.labels.tolist() == [0] * 4 + [1] * 4
     assert images.class_names == ["cat", "dog"] and images.outputs.tolist() == [0, 1]
@@ -73,7 +74,7 @@ def test_folder_of_the_right_size_is_read_as_it_is(folder: Path, cache: Path) ->
 
 def test_class_indices_give_the_outputs_and_readable_names(tmp_path: Path, cache: Path) -> None:
     write_images(tmp_path / "images", ["n02102040", "n01440764"], 1)
-    images = read_folder(tmp_path / "images", 12, cache, folders.imagenet_class_indices())
+    images = read_folder(tmp_path / "images", Protocol(12), cache, folders.imagenet_class_indices())
     assert images.outputs.tolist() == [0, 217] and images.class_names == ["tench", "English springer"]
     assert images.names == ["n01440764/000.png", "n02102040/000.png"]
 
@@ -82,16 +83,29 @@ def test_shorter_side_is_resized_then_center_cropped(tmp_path: Path, cache: Path
     write_images(tmp_path / "images", ["wide"], 1, size=(40, 20))
     wide = Image.open(tmp_path / "images/wide/000.png")
     expected = np.asarray(wide.resize((20, 10), Image.Resampling.BILINEAR))[:, 5:15]
-    images = read_folder(tmp_path / "images", 10, cache, CLASSES)
+    images = read_folder(tmp_path / "images", Protocol(10), cache, CLASSES)
     np.testing.assert_array_equal(images.images[0], expected)
 
 
-@pytest.mark.parametrize("size", [(40, 20), (20, 40), (31, 33), (33, 10), (10, 10), (101, 100), (7, 500)])
-def test_pixels_are_those_of_torchvision(tmp_path: Path, cache: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (31, 33), (33, 10), (10, 10), (101, 100), (7, 500), (9, 4)])
+@pytest.mark.parametrize("protocol", [Protocol(10), Protocol(10, 13), Protocol(9, 12, "bicubic"), Protocol(10, 10)])
+def test_pixels_are_those_of_torchvision(
+    tmp_path: Path, cache: Path, size: tuple[int, int], protocol: Protocol
+) -> None:
     write_images(tmp_path / "images", ["a"], 1, size=size)
-    image = geometry.resize(Image.open(tmp_path / "images/a/000.png"), 10, geometry.InterpolationMode.BILINEAR)
-    expected = np.asarray(geometry.center_crop(image, 10))
-    np.testing.assert_array_equal(read_folder(tmp_path / "images", 10, cache, CLASSES).images[0], expected)
+    interpolation = transforms.InterpolationMode(protocol.interpolation)
+    resize = transforms.Resize(protocol.resize or protocol.size, interpolation, antialias=True)
+    theirs = transforms.Compose([resize, transforms.CenterCrop(protocol.size)])
+    expected = np.asarray(theirs(Image.open(tmp_path / "images/a/000.png")))
+    np.testing.assert_array_equal(read_folder(tmp_path / "images", protocol, cache, CLASSES).images[0], expected)
+
+
+def test_imagenet_is_prepared_as_torchvisions_weights_expect() -> None:
+    data = profile.load("imagenet").data
+    theirs = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.transforms()
+    assert ([data.size], [data.resize], data.interpolation) == (
+        theirs.crop_size, theirs.resize_size, theirs.interpolation.value
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -115,14 +129,14 @@ def test_every_color_mode_becomes_rgb(
     path = tmp_path / f"images/a/a.{suffix}"
     Image.new(mode, (8, 8), color).save(path)
     assert Image.open(path).mode == mode
-    pixels = read_folder(tmp_path / "images", 8, cache, CLASSES).images[0]
+    pixels = read_folder(tmp_path / "images", Protocol(8), cache, CLASSES).images[0]
     np.testing.assert_allclose(pixels.astype(int), np.full((8, 8, 3), expected), atol=2)
 
 
 def test_hidden_files_and_folders_are_left_out(folder: Path, cache: Path) -> None:
     (folder / "cat/.DS_Store").write_bytes(b"x")
     (folder / ".checkpoints").mkdir()
-    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
+    assert len(read_folder(folder, Protocol(12), cache, CLASSES)) == 8
 
 
 # read_folder: the cache
@@ -133,29 +147,29 @@ def names_in(folder: Path) -> list[str]:
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(path: Path, size: int) -> None:
+    def decode(path: Path, protocol: Protocol) -> None:
         raise AssertionError(f"decoded {path} again")
 
     monkeypatch.setattr(folders, "_decode_or_reason", decode)
 
 
 def test_cache_is_opened_by_the_second_call(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = read_folder(folder, 12, cache, CLASSES)
+    first = read_folder(folder, Protocol(12), cache, CLASSES)
     forbid_decoding(monkeypatch)
-    second = read_folder(folder, 12, cache, {"cat": 5, "dog": 3})  # the outputs are no part of the cache
+    second = read_folder(folder, Protocol(12), cache, {"cat": 5, "dog": 3})  # the outputs are no part of the cache
     assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
     np.testing.assert_array_equal(first.images, second.images)
     assert second.names == first.names and second.outputs.tolist() == [5, 3]
     assert names_in(cache.parent) == [".images.of-12.lock", "images.of-12.json", "images.of-12.npy"]
 
 
-@pytest.mark.parametrize("change", ["file added", "file removed", "file replaced", "same name and length", "size"])
+@pytest.mark.parametrize("change", ["file added", "file removed", "file replaced", "same name and length", "protocol"])
 def test_cache_is_redone_when_its_source_changes(
     folder: Path, cache: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Image.new("RGB", (12, 12), "blue").save(folder / "cat/000.bmp")
-    read_folder(folder, 12, cache, CLASSES)
-    size = 6 if change == "size" else 12
+    read_folder(folder, Protocol(12), cache, CLASSES)
+    protocol = Protocol(12, 14) if change == "protocol" else Protocol(12)
     if change == "file added":
         Image.new("RGB", (12, 12), "red").save(folder / "cat/new.png")
     elif change == "file removed":
@@ -166,18 +180,18 @@ def test_cache_is_redone_when_its_source_changes(
         replaced, length = folder / "cat/000.bmp", (folder / "cat/000.bmp").stat().st_size
         Image.new("RGB", (12, 12), "red").save(replaced)
         assert replaced.stat().st_size == length
-    images = read_folder(folder, size, cache, CLASSES)
-    assert "other files or another size" in caplog.text
-    fresh = read_folder(folder, size, cache.with_name("fresh"), CLASSES)
+    images = read_folder(folder, protocol, cache, CLASSES)
+    assert "other files or follows another protocol" in caplog.text
+    fresh = read_folder(folder, protocol, cache.with_name("fresh"), CLASSES)
     np.testing.assert_array_equal(images.images, fresh.images)
     assert images.names == fresh.names and images.labels.tolist() == fresh.labels.tolist()
 
 
 def test_an_outdated_cache_stays_whole_in_the_hands_of_who_opened_it(folder: Path, cache: Path) -> None:
-    opened = read_folder(folder, 12, cache, CLASSES)
+    opened = read_folder(folder, Protocol(12), cache, CLASSES)
     before = np.array(opened.images)
     Image.new("RGB", (12, 12), "red").save(folder / "cat/000.png")
-    read_folder(folder, 12, cache, CLASSES)
+    read_folder(folder, Protocol(12), cache, CLASSES)
     np.testing.assert_array_equal(opened.images, before)
 
 
@@ -190,10 +204,10 @@ def cut(path: Path) -> None:
 def test_damaged_cache_is_noticed_and_redone(
     folder: Path, cache: Path, suffix: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = np.array(read_folder(folder, 12, cache, CLASSES).images)
+    before = np.array(read_folder(folder, Protocol(12), cache, CLASSES).images)
     path = cache.with_name(f"{cache.name}.{suffix}")
     damage(path)
-    after = read_folder(folder, 12, cache, CLASSES)
+    after = read_folder(folder, Protocol(12), cache, CLASSES)
     np.testing.assert_array_equal(after.images, before)
     absent_listing = suffix == "json" and damage is Path.unlink  # not damage: nothing decoded
     assert absent_listing or "is damaged" in caplog.text
@@ -203,7 +217,7 @@ def test_damaged_cache_is_noticed_and_redone(
 def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
     folder: Path, cache: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = read_folder(folder, 12, cache, CLASSES)
+    before = read_folder(folder, Protocol(12), cache, CLASSES)
     pixels, content = np.array(before.images), before.content
     if damage == "pixels":
         stored = np.load(cache.with_name(f"{cache.name}.npy"), mmap_mode="r+")
@@ -212,7 +226,7 @@ def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
     else:
         listing = cache.with_name(f"{cache.name}.json")
         listing.write_text(listing.read_text().replace("cat/003.png", "dog/003.png"))
-    after = read_folder(folder, 12, cache, CLASSES)
+    after = read_folder(folder, Protocol(12), cache, CLASSES)
     assert "is damaged" in caplog.text
     np.testing.assert_array_equal(after.images, pixels)
     assert after.content == content and after.labels.tolist() == [0] * 4 + [1] * 4
@@ -221,19 +235,19 @@ def test_a_cache_of_other_pixels_or_names_is_noticed_and_redone(
 def test_pixels_are_hashed_again_only_where_their_file_has_changed(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read_folder(folder, 12, cache, CLASSES)
+    read_folder(folder, Protocol(12), cache, CLASSES)
     hashed = []
     monkeypatch.setattr(folders, "pixel_hash", lambda images: hashed.append(len(images)) or folders_hash(images))
-    read_folder(folder, 12, cache, CLASSES)
+    read_folder(folder, Protocol(12), cache, CLASSES)
     assert hashed == []
     os.utime(cache.with_name(f"{cache.name}.npy"), (1, 1))  # a copy has another time
     for _ in range(2):
-        read_folder(folder, 12, cache, CLASSES)
+        read_folder(folder, Protocol(12), cache, CLASSES)
     assert hashed == [8] and not caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_opened(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_folder(folder, 12, cache, CLASSES)
+    read_folder(folder, Protocol(12), cache, CLASSES)
     os.utime(cache.with_name(f"{cache.name}.npy"), (1, 1))
 
     def read_only(*_: object) -> None:
@@ -241,29 +255,29 @@ def test_a_cache_that_cannot_be_written_is_opened(folder: Path, cache: Path, mon
 
     monkeypatch.setattr(folders, "write_text", read_only)
     monkeypatch.setattr(folders, "locked", read_only)
-    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
+    assert len(read_folder(folder, Protocol(12), cache, CLASSES)) == 8
 
 
 def test_content_is_that_of_the_same_images_in_memory(folder: Path, cache: Path) -> None:
-    images = read_folder(folder, 12, cache, CLASSES)
+    images = read_folder(folder, Protocol(12), cache, CLASSES)
     assert images.content == images.subset(range(8)).content
 
 
 def test_decoding_that_breaks_off_leaves_no_cache(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(path: Path, size: int) -> None:
+    def decode(path: Path, protocol: Protocol) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folders, "_decode_or_reason", decode)
-        read_folder(folder, 12, cache, CLASSES)
+        read_folder(folder, Protocol(12), cache, CLASSES)
     assert names_in(cache.parent) == [".images.of-12.lock"]
-    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
+    assert len(read_folder(folder, Protocol(12), cache, CLASSES)) == 8
 
 
 def decode_slowly(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> multiprocessing.Process:
     """A started process that decodes a folder; it notes each image in a file, for which it takes 2 s."""
 
-    def decode(path: Path, size: int) -> np.ndarray:
+    def decode(path: Path, protocol: Protocol) -> np.ndarray:
         with (folder.parent / "decoded").open("a") as file:
             file.write(f"{path}\n")
         time.sleep(2)
@@ -271,7 +285,9 @@ def decode_slowly(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as patch:
         patch.setattr(folders, "_decode_or_reason", decode)
-        process = multiprocessing.get_context("fork").Process(target=read_folder, args=(folder, 12, cache, CLASSES))
+        process = multiprocessing.get_context("fork").Process(
+            target=read_folder, args=(folder, Protocol(12), cache, None)
+        )
         process.start()
     while not (folder.parent / "decoded").exists():
         time.sleep(0.01)
@@ -283,7 +299,7 @@ def test_a_second_process_waits_for_the_first_to_decode(
 ) -> None:
     process = decode_slowly(folder, cache, monkeypatch)
     forbid_decoding(monkeypatch)
-    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
+    assert len(read_folder(folder, Protocol(12), cache, CLASSES)) == 8
     process.join()
     assert process.exitcode == 0
 
@@ -294,7 +310,7 @@ def test_what_killed_processes_left_is_removed(folder: Path, cache: Path, monkey
     process.join()
     assert [name for name in names_in(cache.parent) if name.endswith("-images.of-12.npy")]
     (cache.parent / ".host-1-images.of-128.npy").touch()  # another cache's
-    assert len(read_folder(folder, 12, cache, CLASSES)) == 8
+    assert len(read_folder(folder, Protocol(12), cache, CLASSES)) == 8
     hidden = [name for name in names_in(cache.parent) if name.startswith(".")]
     assert hidden == [".host-1-images.of-128.npy", ".images.of-12.lock"]
 
@@ -322,7 +338,7 @@ def test_unreadable_files_are_skipped_and_listed(
     write_images(tmp_path / "images", ["cat", "dog"], 4, suffix=suffix)
     bad = f"cat/001.{suffix}"
     spoil(tmp_path / "images" / bad)
-    images = read_folder(tmp_path / "images", 12, cache, CLASSES)
+    images = read_folder(tmp_path / "images", Protocol(12), cache, CLASSES)
     assert len(images) == 7 and bad not in images.names
     assert images.labels.tolist() == [0] * 3 + [1] * 4
     whole = [original(tmp_path / "images", name) for name in images.names]
@@ -331,7 +347,7 @@ def test_unreadable_files_are_skipped_and_listed(
     assert listed.startswith(f"{bad} (") and len(listed) > len(bad) + 10
     assert "1 unreadable files skipped" in caplog.text and bad in caplog.text
     caplog.clear()
-    read_folder(tmp_path / "images", 12, cache, CLASSES)
+    read_folder(tmp_path / "images", Protocol(12), cache, CLASSES)
     assert bad in caplog.text  # said again when the cache is opened
 
 
@@ -353,12 +369,12 @@ def test_more_than_five_that_cannot_be_read_are_an_error(
     write_images(tmp_path / "images", ["cat", "dog"], 4)
     for i in range(5):
         spoil(tmp_path / f"images/{'cat' if i < 3 else 'dog'}/00{i % 3}.png")
-    assert len(read_folder(tmp_path / "images", 12, cache, CLASSES)) == 3
+    assert len(read_folder(tmp_path / "images", Protocol(12), cache, CLASSES)) == 3
     assert "5 unreadable files skipped: cat/000.png" in caplog.text
     spoil(tmp_path / "images/dog/002.png")
     before = names_in(cache.parent)
     with pytest.raises(ValueError, match=r"more than 5 files can't be read as images: cat/000.png \("):
-        read_folder(tmp_path / "images", 12, cache, CLASSES)
+        read_folder(tmp_path / "images", Protocol(12), cache, CLASSES)
     assert names_in(cache.parent) == before
 
 
@@ -366,30 +382,30 @@ def test_class_without_a_readable_image_is_an_error(folder: Path, cache: Path) -
     for i in range(4):
         empty(folder / f"dog/00{i}.png")
     with pytest.raises(ValueError, match="no image can be read in dog"):
-        read_folder(folder, 12, cache, CLASSES)
+        read_folder(folder, Protocol(12), cache, CLASSES)
 
 
 def test_missing_folder_is_named(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder; expected .*CLASS/FILE"):
-        read_folder(tmp_path / "nowhere", 12, cache, CLASSES)
+        read_folder(tmp_path / "nowhere", Protocol(12), cache, CLASSES)
 
 
 def test_folder_without_class_folders(tmp_path: Path, cache: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(ValueError, match="has no class folders; expected images in"):
-        read_folder(tmp_path, 12, cache, CLASSES)
+        read_folder(tmp_path, Protocol(12), cache, CLASSES)
 
 
 def test_class_folder_without_files(folder: Path, cache: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"images/empty has no files"):
-        read_folder(folder, 12, cache, CLASSES)
+        read_folder(folder, Protocol(12), cache, CLASSES)
 
 
 def test_unknown_class_folders_are_named(folder: Path, cache: Path) -> None:
     message = "2 of 2 class folders are unknown: cat, dog; expected names out of 1000 such as n01440764"
     with pytest.raises(ValueError, match=message):
-        read_folder(folder, 12, cache, folders.imagenet_class_indices())
+        read_folder(folder, Protocol(12), cache, folders.imagenet_class_indices())
 
 
 # split_root, imagenette
@@ -447,11 +463,11 @@ def test_real_imagenette(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     train, val = folders.split_root(Path(ASSETS) / "images/imagenette-160")
     caplog.set_level(logging.WARNING)
     part = part_of(val, [folder.name for folder in val.iterdir()], 4, tmp_path / "part")
-    stored = read_folder(part, 160, tmp_path / "160", folders.imagenet_class_indices())
+    stored = read_folder(part, Protocol(160), tmp_path / "160", folders.imagenet_class_indices())
     assert len(stored) == 40 and stored.outputs.tolist() == [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
     assert stored.class_names[0] == "tench" and not caplog.text
     np.testing.assert_array_equal(stored.images[7], original(val, stored.names[7]))
-    smaller = read_folder(part, 128, tmp_path / "128", folders.imagenet_class_indices())
+    smaller = read_folder(part, Protocol(128), tmp_path / "128", folders.imagenet_class_indices())
     resized = Image.open(val / stored.names[7]).resize((128, 128), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(smaller.images[7], np.asarray(resized))
     assert len(list(train.glob("*/*"))) == folders.IMAGENETTE_IMAGES["train"]
@@ -462,7 +478,7 @@ def test_real_imagenet_sample_is_cropped_without_resizing(tmp_path: Path) -> Non
     root = Path(ASSETS) / "images/imagenet-sample-1000"
     assert sorted(path.name for path in root.iterdir()) == list(folders.imagenet_class_indices())
     part = part_of(root, list(folders.imagenet_class_indices())[::100], 1, tmp_path / "part")
-    images = read_folder(part, 224, tmp_path / "cache", folders.imagenet_class_indices())
+    images = read_folder(part, Protocol(224), tmp_path / "cache", folders.imagenet_class_indices())
     assert images.outputs.tolist() == list(range(0, 1000, 100))
     for name, pixels in zip(images.names, images.images, strict=True):
         expected = torchvision.transforms.CenterCrop(224)(Image.open(part / name).convert("RGB"))

@@ -16,7 +16,7 @@ from prunelens.networks.hooks import before, evaluating, recording
 @pytest.mark.parametrize("name", NAMES)
 def test_the_check_passes(name: str) -> None:
     state = torch.get_rng_state()
-    architectures.check(architectures.load(name), 8, 1.0 if name == "bvlc_googlenet" else 0.25, 64)
+    architectures.check(architectures.load(name), 8, 1.0 if name.startswith("bvlc") else 0.25, 64)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -104,6 +104,10 @@ class Unrectified(Tiny):
         return network.mixed
 
 
+class Plain(Tiny):
+    plain = Tiny  # and no needs=("images",)
+
+
 class Other(Tiny):
     def build(self, outputs: int, width: float = 1.0, aux: bool = False) -> nn.Module:
         return super().build(outputs + 1, width)
@@ -117,6 +121,7 @@ class Other(Tiny):
         (Unstepped, r"has mixed\.wide in the block mixed\.wide, which is none of its steps"),
         (Misstepped, "its steps in a row do not give the network's outputs"),
         (Unrectified, r"rectified\(stem\): found 32 channels, expected 16"),
+        (Plain, r'has plain weights or needs=\("images",\) in @describe, expected both or neither'),
         (Other, r"gave outputs \(2, 11\) of 2 images, expected \(2, 10\)"),
     ],
 )

@@ -9,13 +9,15 @@ import torchvision
 from thin import GOOGLENETS
 from torch import nn
 
-from prunelens.images.folders import imagenet_class_indices, read_folder
+from prunelens import profile
+from prunelens.images.folders import Protocol, imagenet_class_indices, read_folder
 from prunelens.networks import architectures, weights
 from prunelens.networks.architecture import layer_table
 from prunelens.networks.googlenet import _LocalResponseNorm
-from prunelens.networks.hooks import evaluating
+from prunelens.pruning.accuracy import accuracy, logits
 
-ASSETS = os.environ.get("PRUNELENS_ASSETS")
+ASSETS, IMAGENET = os.environ.get("PRUNELENS_ASSETS"), os.environ.get("IMAGENET")
+TORCHVISIONS = Path(torch.hub.get_dir()) / "checkpoints" / Path(torchvision.models.GoogLeNet_Weights.DEFAULT.url).name
 
 
 @pytest.mark.parametrize("name", GOOGLENETS)
@@ -57,9 +59,11 @@ def test_local_response_norm_is_pytorchs() -> None:
 
 def test_bvlc_has_one_width_no_auxiliary_heads_and_no_weights_of_torchvision() -> None:
     architecture = architectures.load("bvlc_googlenet")
-    with pytest.raises(ValueError, match=r"aux_weight: .*bvlc_googlenet has no auxiliary heads"):
+    with pytest.raises(ValueError, match=r"aux_weight: .*the original GoogLeNet has no such heads"):
         architecture.build(10, aux=True)
-    with pytest.raises(ValueError, match=r"network\.width: found 0\.5, expected 1: bvlc_googlenet has one width"):
+    with pytest.raises(
+        ValueError, match=r"network\.width: found 0\.5, expected 1: the original GoogLeNet has one width"
+    ):
         architecture.build(10, 0.5)
     with pytest.raises(ValueError, match="found torchvision, which has no weights of BVLC"):
         architecture.pretrained()
@@ -80,12 +84,23 @@ def test_bvlc_scores_as_an_independent_forward_pass_did(
 ) -> None:
     network = architectures.load("bvlc_googlenet").build(1000)
     weights.load_weights(network, Path(ASSETS) / "weights" / "bvlc_googlenet.safetensors")
-    image_set = read_folder(Path(ASSETS) / "images" / images, size, tmp_path / "cache", imagenet_class_indices())
-    with evaluating(network):
-        logits = torch.cat([network(batch) for batch, _ in image_set.batches(64, "cpu")])
-    outputs, labels = torch.from_numpy(image_set.outputs), torch.from_numpy(image_set.labels)
-    right = logits.topk(5).indices == outputs[labels][:, None]
-    assert right[:, 0].float().mean() == pytest.approx(top1, abs=0.01)
-    assert top5 is None or right.any(1).float().mean() == pytest.approx(top5, abs=0.01)
-    found = (logits[:, outputs].argmax(1) == labels).float().mean()
-    assert known is None or found == pytest.approx(known, abs=0.01)
+    folder = Path(ASSETS) / "images" / images
+    image_set = read_folder(folder, Protocol(size), tmp_path / "cache", imagenet_class_indices())
+    found = accuracy(logits(network, image_set, 64, "cpu"), image_set)
+    assert found["top1_all_outputs"] == pytest.approx(top1, abs=0.01)
+    assert top5 is None or found["top5_all_outputs"] == pytest.approx(top5, abs=0.01)
+    assert known is None or found["top1"] == pytest.approx(known, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (IMAGENET and TORCHVISIONS.is_file()), reason="no $IMAGENET or no weights of torchvision's")
+def test_googlenet_scores_on_imagenet_what_torchvision_says(tmp_path: Path) -> None:
+    architecture, data = architectures.load("googlenet"), profile.load("imagenet").data
+    network = architecture.build(1000)
+    weights.load_state(network, architecture.pretrained(), "torchvision's weights")
+    protocol = Protocol(data.size, data.resize, data.interpolation)
+    image_set = read_folder(Path(IMAGENET) / "val", protocol, tmp_path / "cache", imagenet_class_indices())
+    found = accuracy(logits(network, image_set, 128, "cuda" if torch.cuda.is_available() else "cpu"), image_set)
+    assert found["n"] == 50_000
+    assert found["top1_all_outputs"] == pytest.approx(0.69778, abs=5e-4)  # decoders of JPEG files differ in few pixels
+    assert found["top5_all_outputs"] == pytest.approx(0.8953, abs=5e-4)

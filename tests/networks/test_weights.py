@@ -12,7 +12,7 @@ from prunelens.networks import architectures, weights
 
 
 def build(name: str = "googlenet", outputs: int = 10, aux: bool = False) -> nn.Module:
-    return architectures.load(name).build(outputs, 1.0 if name == "bvlc_googlenet" else 0.25, aux)
+    return architectures.load(name).build(outputs, 1.0 if name.startswith("bvlc") else 0.25, aux)
 
 
 def store(state: dict[str, Tensor], file: Path) -> Path:

@@ -12,7 +12,7 @@ from prunelens.networks.architecture import Architecture
 from prunelens.networks.compaction import _assemble
 from prunelens.networks.weights import initialize
 
-GOOGLENETS = ("googlenet", "bvlc_googlenet")
+GOOGLENETS = ("googlenet", "bvlc_googlenet", "bvlc_googlenet_bn")
 NAMES = (*GOOGLENETS, "resnet18", "own_architecture.Tiny")
 
 

@@ -242,7 +242,7 @@ def q1(tables: Tables) -> Finding:
 
 def _over_units(row: Any) -> Estimate:
     """The correlation in a table's row, which does not keep what the interval is over."""
-    return replace(Estimate.of(row), parts=(Part("units", row.n, 1 / row.n),))
+    return replace(Estimate.of(row), parts=(Part("units", row.n, 1 / row.n),) if row.n else ())
 
 
 @claim("Q2", "iterative pruning is the better trade-off: above one-shot at equal epochs, method and rate",

@@ -24,8 +24,9 @@ def augmented_batches(
 def augment(images: Tensor, smallest_crop: float, generator: torch.Generator) -> Tensor:
     """Random resized crop and horizontal flip of every image, on the device.
 
-    It differs from torchvision's RandomResizedCrop in three ways: it crops what was decoded, which is the photograph's
-    central square; a crop too wide or too high is clamped, not drawn again; bilinear sampling has no antialiasing.
+    It differs from torchvision's RandomResizedCrop in three ways: it crops what was decoded, which is the center of the
+    photograph (see `folders.Protocol`); a crop too wide or too high is clamped, not drawn again; bilinear sampling has
+    no antialiasing.
 
     Args:
         images: (n, 3, height, width).

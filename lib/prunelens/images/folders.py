@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from functools import cache as call_once
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,27 @@ log = logging.getLogger(__name__)
 IMAGENETTE_IMAGES = {"train": 9469, "val": 3925}
 # Part of a cache's key: raise it when the decoding below changes, so that old caches are decoded again.
 DECODING_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a photograph becomes a square, as torchvision's Resize(resize, interpolation) and CenterCrop(size) do it.
+
+    size: of the crop, in pixels. resize: of the shorter side before it, at least ``size``; None: ``size``.
+    """
+
+    size: int
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Resize (Pillow's resampling, which is antialiased) and crop in the center."""
+        (width, height), side = image.size, self.resize or self.size
+        # As torchvision: the longer side is truncated, the crop's corner rounded.
+        wide, high = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+        image = image.resize((wide, high), Image.Resampling[self.interpolation.upper()])
+        left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
+        return image.crop((left, top, left + self.size, top + self.size))
 
 
 @call_once
@@ -79,14 +101,14 @@ def class_names(root: Path) -> list[str]:
     return [folder.name for folder in _class_folders(root)]
 
 
-def read_folder(root: Path, size: int, cache: Path, class_indices: dict[str, int]) -> ImageSet:
-    """Read the images of root/CLASS/FILE: shorter side resized to `size` (Pillow bilinear), then cropped in the center.
+def read_folder(root: Path, protocol: Protocol, cache: Path, class_indices: dict[str, int]) -> ImageSet:
+    """Read the images of root/CLASS/FILE, resized and cropped as the protocol says.
 
     They are decoded once into CACHE.npy (uint8) with CACHE.json beside it; a second call opens these, and waits while
-    another process decodes. The cache holds as long as `size` and the files' names, lengths and times do; its pixels
-    are checked against their hash wherever its file has changed. `class_indices` gives the network output of each class
-    folder. What cannot be read as an image is skipped, named in the log, and listed with the reason under "bad" in
-    CACHE.json.
+    another process decodes. The cache holds as long as the protocol and the files' names, lengths and times do; its
+    pixels are checked against their hash wherever its file has changed. `class_indices` gives the network output of
+    each class folder. What cannot be read as an image is skipped, named in the log, and listed with the reason under
+    "bad" in CACHE.json.
 
     Raises FileNotFoundError if `root` is missing, and ValueError if it has no class folders, a class folder is empty or
     unknown to `class_indices`, a class has no readable image, or more than 1 % of the files (and more than 5) cannot be
@@ -99,13 +121,13 @@ def read_folder(root: Path, size: int, cache: Path, class_indices: dict[str, int
             f"expected names out of {len(class_indices)} such as {next(iter(class_indices))} (see data.classes)"
         )
     listed = {name: state for folder in folders for name, state in _list_files(root, folder)}
-    key = hashlib.sha256(json.dumps([DECODING_VERSION, size, listed]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([DECODING_VERSION, astuple(protocol), listed]).encode()).hexdigest()
     opened = _open_cache(cache, key)
     if opened is None:
         with locked(cache):
             opened = _open_cache(cache, key)  # another process was faster
             if opened is None:
-                _fill_cache(cache, key, root, list(listed), size)
+                _fill_cache(cache, key, root, list(listed), protocol)
                 opened = _open_cache(cache, key)
     if opened is None:
         raise ValueError(f"{_npy(cache)} does not hold {root}: does another process write there?")
@@ -156,16 +178,10 @@ def _state(path: Path) -> list[int]:
     return []
 
 
-def _decode(path: Path, size: int) -> np.ndarray:
+def _decode(path: Path, protocol: Protocol) -> np.ndarray:
     """One image as uint8 (size, size, 3). EXIF orientation is ignored, as ImageNet evaluations do."""
     with Image.open(path) as image:
-        image = _to_rgb(image)
-        width, height = image.size
-        # As torchvision's Resize and CenterCrop: the longer side is truncated, the crop's corner rounded.
-        wide, high = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-        image = image.resize((wide, high), Image.Resampling.BILINEAR)
-        left, top = round((wide - size) / 2), round((high - size) / 2)
-        return np.asarray(image.crop((left, top, left + size, top + size)))
+        return np.asarray(protocol.apply(_to_rgb(image)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -178,33 +194,33 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _decode_or_reason(path: Path, size: int) -> np.ndarray | str:
+def _decode_or_reason(path: Path, protocol: Protocol) -> np.ndarray | str:
     try:
-        return _decode(path, size)
+        return _decode(path, protocol)
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         return f"{type(error).__name__}: {error}"
 
 
-def _decode_all(root: Path, names: list[str], size: int) -> Iterator[tuple[str, np.ndarray | str]]:
+def _decode_all(root: Path, names: list[str], protocol: Protocol) -> Iterator[tuple[str, np.ndarray | str]]:
     """Each name with its pixels or the reason why there are none, in order, decoded by a thread per core."""
     with tqdm(total=len(names), desc=f"decode {root}", unit="image") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(names), 512):  # in pieces, so that decoded images don't pile up in memory
             piece = names[start : start + 512]
-            yield from zip(piece, pool.map(lambda name: _decode_or_reason(root / name, size), piece), strict=True)
+            yield from zip(piece, pool.map(lambda name: _decode_or_reason(root / name, protocol), piece), strict=True)
             bar.update(len(piece))
 
 
-def _fill_cache(cache: Path, key: str, root: Path, names: list[str], size: int) -> None:
+def _fill_cache(cache: Path, key: str, root: Path, names: list[str], protocol: Protocol) -> None:
     """Decode the named files into CACHE.npy and list them in CACHE.json. Call it under the cache's lock."""
     good, bad, digest, most_bad = [], [], hashlib.sha256(), max(5, len(names) // 100)
     for left in cache.parent.glob(f".*-{_npy(cache).name}"):  # by processes that were killed
         left.unlink()
     # Written as a stream, not through a memory map: a full disk is then an error, not a crash (SIGBUS).
     with atomic(_npy(cache)) as draft, draft.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), size, size, 3)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), protocol.size, protocol.size, 3)}
         np.lib.format.write_array_header_1_0(file, header)
         end = file.tell() + math.prod(header["shape"])
-        for name, image in _decode_all(root, names, size):
+        for name, image in _decode_all(root, names, protocol):
             if isinstance(image, str):
                 bad.append(f"{name} ({image})")
                 if len(bad) > most_bad:
@@ -236,7 +252,7 @@ def _open_cache(cache: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | No
     try:
         listing = json.loads(_json(cache).read_text(encoding="utf-8"))
         if listing["key"] != key:
-            log.warning("%s holds other files or another size: decoding again", _npy(cache))
+            log.warning("%s holds other files or follows another protocol: decoding again", _npy(cache))
             return None
         if _hash(listing) != listing["sha256"]:
             raise ValueError(f"{_json(cache).name} does not match its hash")

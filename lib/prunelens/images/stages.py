@@ -2,7 +2,7 @@
 
 import logging
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +154,11 @@ def _by_number(name: str) -> list[str | int]:
 
 
 def _folder(pipeline: Pipeline, folder: Path, name: str, outputs: dict[str, int]) -> ImageSet:
-    size = pipeline.profile.data.size
-    cache = pipeline.store.path("images", f"{name}-{size}", {"folder": str(folder.resolve())}, "")
-    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, size, cache, outputs))
+    data = pipeline.profile.data
+    protocol = folders.Protocol(data.size, data.resize, data.interpolation)
+    key = {"folder": str(folder.resolve()), "protocol": asdict(protocol)}
+    cache = pipeline.store.path("images", f"{name}-{data.size}", key, "")
+    return pipeline.remember(f"folder {folder}", lambda: folders.read_folder(folder, protocol, cache, outputs))
 
 
 def _content(pipeline: Pipeline, key: str) -> Any:

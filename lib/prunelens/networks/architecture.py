@@ -46,6 +46,9 @@ class Architecture:
     """
 
     output = "fc"  # the linear layer whose units are the outputs
+    # The architecture without BatchNorm whose weights are given to this one (see `normalization`); layers have the same
+    # names in both. One that has it says needs=("images",) in @describe.
+    plain: "type[Architecture] | None" = None
 
     def build(self, outputs: int, width: float = 1.0, aux: bool = False) -> nn.Module:
         """Build a network with random weights, channels last.

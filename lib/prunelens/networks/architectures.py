@@ -7,11 +7,12 @@ from prunelens import registry
 from prunelens.networks.architecture import Architecture
 from prunelens.networks.compaction import compact
 from prunelens.networks.googlenet import BVLCGoogLeNetArchitecture as bvlc_googlenet
+from prunelens.networks.googlenet import BVLCGoogLeNetBNArchitecture as bvlc_googlenet_bn
 from prunelens.networks.googlenet import GoogLeNetArchitecture as googlenet
 from prunelens.networks.hooks import evaluating, recording
 from prunelens.networks.resnet import ResNet18Architecture as resnet18
 
-__all__ = ["bvlc_googlenet", "check", "googlenet", "load", "resnet18"]
+__all__ = ["bvlc_googlenet", "bvlc_googlenet_bn", "check", "googlenet", "load", "resnet18"]
 
 
 def load(name: str) -> Architecture:
@@ -31,8 +32,11 @@ def check(architecture: Architecture, outputs: int, width: float, size: int) -> 
 
     Raises:
         ValueError: the network cannot take such images, a layer that is named is none of its own, the steps do not give
-            the network's outputs, or the streams do not describe it: compaction would change the outputs.
+            the network's outputs, the streams do not describe it: compaction would change the outputs, or BatchNorm is
+            inserted, and the description does not say that this needs images.
     """
+    if (architecture.plain is not None) != ("images" in registry.description(architecture, "").needs):
+        raise ValueError('has plain weights or needs=("images",) in @describe, expected both or neither')
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):  # building draws weights
         network = architecture.build(outputs, width).eval()

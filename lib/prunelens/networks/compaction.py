@@ -13,26 +13,18 @@ not matter. Three steps over the architecture's streams (see `Stream`), exact in
 """
 
 import copy
-import warnings
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunelens import registry
 from prunelens.networks.architecture import Architecture, Stream
-from prunelens.networks.hooks import before, evaluating
-from prunelens.store import atomic
+from prunelens.networks.hooks import before
 
 # A layer that reads at most this share of the channels present selects them. Selecting a channel costs about as much as
 # 30 outputs of a 1x1 conv that read it, or as pooling it; GoogLeNet's convs that read concatenations have 16 to 384.
 SELECTED = 0.5
-
-KIND = "compact network"
 
 
 class SelectingConv2d(nn.Conv2d):
@@ -247,52 +239,3 @@ def _fitted(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     elif isinstance(fitted, nn.BatchNorm2d):
         fitted.num_features = len(fitted.running_mean)
     return fitted
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def save(architecture: str, network: nn.Module, file: Path) -> None:
-    """Write a network as safetensors; the metadata say its architecture, by a built-in's name or import path."""
-    found = registry.find("architecture", architecture)()
-    outputs = len(network.get_submodule(found.output).weight)
-    metadata = {"kind": KIND, "architecture": architecture, "outputs": str(outputs)}
-    state = {name: tensor.contiguous() for name, tensor in _state(found, network).items()}
-    with atomic(file) as temporary:
-        save_file(state, temporary, metadata)
-
-
-def load(file: Path, size: int = 64) -> nn.Module:
-    """Read what `save` wrote, and try it on an image of ``size`` pixels; the network is in evaluation mode.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged or holds something else.
-    """
-    try:
-        with safe_open(file, "pt") as stream:
-            metadata = stream.metadata() or {}
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged or no safetensors file ({error})") from error
-    if metadata.get("kind") != KIND:
-        raise ValueError(f"{file} holds no {KIND}: found the metadata {metadata}")
-    try:
-        architecture = registry.find("architecture", metadata["architecture"])()
-        network = _assemble(architecture, state, int(metadata["outputs"])).eval()
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, size, size, dtype=next(network.parameters()).dtype))
-    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} holds tensors that make no network ({error})") from error
-    return network
-
-
-def export_onnx(network: nn.Module, size: int, file: Path) -> None:
-    """Write a network as ONNX: ``images`` (n, 3, size, size) in [0, 1] to ``logits`` (n, outputs), for any n."""
-    images = next(network.parameters()).new_zeros(2, 3, size, size)
-    with atomic(file) as temporary, evaluating(network), warnings.catch_warnings():
-        # PyTorch's newer exporter needs one more package (onnxscript); the tracer warns of constants that are constant.
-        warnings.simplefilter("ignore")
-        names = {"input_names": ["images"], "output_names": ["logits"]}
-        axes = {"images": {0: "n"}, "logits": {0: "n"}}
-        torch.onnx.export(network, (images,), str(temporary), dynamo=False, dynamic_axes=axes, **names)

@@ -21,6 +21,10 @@ def costs(architecture: Architecture, network: nn.Module, size: int) -> dict[str
     parameters; macs: multiply-accumulates of convs and matrix products, zeros included (half of the operations that
     torch.utils.flop_counter counts); sparse_macs: without those whose weight is zero; bytes: of weights and statistics
     in float32.
+
+    Pooling, BatchNorm and activations do not count. Local response normalization, which torch.nn.LocalResponseNorm
+    computes without any operation that counts, does here: as the 1x1 conv over all its channels that it is computed by,
+    in full at any sparsity. It is 7.5 % of the original GoogLeNet, which no pruning takes.
     """
     counted = [parameter for _, parameter in parameters(architecture, network)]
     layers = {module: module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}

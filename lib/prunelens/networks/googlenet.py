@@ -1,5 +1,7 @@
 """GoogLeNet: torchvision's with BatchNorm, at any width, and the original one of the Caffe model zoo."""
 
+from functools import partial
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -59,12 +61,14 @@ class BVLCGoogLeNet(torchvision.models.GoogLeNet):
     """The original GoogLeNet (Szegedy et al. 2015) of the Caffe model zoo, for RGB images in [0, 1].
 
     57 convs with biases and no BatchNorm, local response normalization around the stem, true 5x5 convs.
+
+    conv: the class of a conv with what follows it.
     """
 
     MEAN = (123.0, 117.0, 104.0)  # of each channel, subtracted from 0..255
 
-    def __init__(self, outputs: int) -> None:
-        blocks = [_BiasedConv, _BVLCInception, InceptionAux]
+    def __init__(self, outputs: int, conv: type[nn.Module]) -> None:
+        blocks = [conv, partial(_BVLCInception, conv_block=conv), InceptionAux]
         super().__init__(num_classes=outputs, aux_logits=False, init_weights=False, blocks=blocks, dropout=0.4)
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.maxpool1 = nn.Sequential(pool, _LocalResponseNorm())
@@ -104,7 +108,7 @@ class _BiasedConv(nn.Module):
 
 
 class _BVLCInception(Inception):
-    def __init__(self, in_channels: int, *widths: int, conv_block: type[nn.Module] = _BiasedConv) -> None:
+    def __init__(self, in_channels: int, *widths: int, conv_block: type[nn.Module]) -> None:
         super().__init__(in_channels, *widths, conv_block=conv_block)
         _, _, _, reduced, out_channels, _ = widths
         self.branch3[1] = conv_block(reduced, out_channels, kernel_size=5, padding=2)
@@ -155,13 +159,22 @@ class BVLCGoogLeNetArchitecture(GoogLeNetArchitecture):
     """The original GoogLeNet, whose local response normalization behind conv3 mixes neighboring channels."""
 
     stem_pool = "maxpool2.1"
+    conv: type[nn.Module] = _BiasedConv
 
     def build(self, outputs: int, width: float = 1.0, aux: bool = False) -> nn.Module:
         if width != 1:
-            raise ValueError(f"network.width: found {width}, expected 1: bvlc_googlenet has one width")
+            raise ValueError(f"network.width: found {width}, expected 1: the original GoogLeNet has one width")
         if aux:
-            raise ValueError("aux_weight: found more than 0, but bvlc_googlenet has no auxiliary heads; expected 0")
-        return BVLCGoogLeNet(outputs).to(memory_format=torch.channels_last)
+            raise ValueError("aux_weight: found more than 0, but the original GoogLeNet has no such heads; expected 0")
+        return BVLCGoogLeNet(outputs, self.conv).to(memory_format=torch.channels_last)
 
     def pretrained(self) -> dict[str, Tensor]:
         return Architecture.pretrained(self)
+
+
+@describe("GoogLeNet (BVLC, BatchNorm inserted)", needs=("images",))
+class BVLCGoogLeNetBNArchitecture(BVLCGoogLeNetArchitecture):
+    """The original GoogLeNet with BatchNorm behind every conv; it takes the original's weights."""
+
+    conv = BasicConv2d
+    plain = BVLCGoogLeNetArchitecture

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from prunelens import registry
+from prunelens.images import stages as images
+from prunelens.images.imageset import sample
 from prunelens.paths import ROOT
 from prunelens.profile import Training, expand
 from prunelens.stages import Pipeline, Subject, fact, stage
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from prunelens.networks.architecture import Architecture
 
 ARCHITECTURE = ("network.architecture", "network.width", "network.outputs")
+MEASURED_IMAGES = 1024  # training images, at most, on which inserted BatchNorm has its statistics
 
 
 @fact
@@ -34,9 +37,25 @@ def dense_weights(pipeline: Pipeline, subject: Subject) -> str:
     weights = pipeline.profile.network.weights
     if weights == "torchvision":
         return "torchvision IMAGENET1K_V1"
-    if weights == "scratch":
-        return fingerprint(pipeline.key("scratch"))
+    made = dense_stage(pipeline)
+    return fingerprint(pipeline.key(made)) if made else named_file(pipeline, subject)
+
+
+def dense_stage(pipeline: Pipeline) -> str:
+    """The stage that makes the dense network; empty where its weights are read as they are."""
+    if pipeline.profile.network.weights == "scratch":
+        return "scratch"
+    return "inserted" if _inserts_batchnorm(pipeline) else ""
+
+
+@fact
+def named_file(pipeline: Pipeline, subject: Subject) -> str:
+    """The content of the file that network.weights names."""
     return pipeline.remember("weights", lambda: sha256(weights_file(pipeline)))
+
+
+def _inserts_batchnorm(pipeline: Pipeline) -> bool:
+    return "images" in pipeline.parts["architecture"][pipeline.profile.network.architecture].needs
 
 
 @stage(form="table", reads=ARCHITECTURE, needs=("architecture_source",), subject="")
@@ -45,6 +64,19 @@ def layers(pipeline: Pipeline, subject: None) -> pd.DataFrame:
     from prunelens.networks.architecture import layer_table
 
     return layer_table(architecture(pipeline), build(pipeline))
+
+
+@stage(reads=(*ARCHITECTURE, "seed"), needs=("architecture_source", "named_file", "train_images"), subject="")
+def inserted(pipeline: Pipeline, subject: None) -> Arrays:
+    """Weights of the dense network where BatchNorm is inserted into a plain one, on training images."""
+    from prunelens.networks import weights
+    from prunelens.networks.normalization import insert_batchnorm
+
+    ours, network, seen = architecture(pipeline), pipeline.profile.network, images.train(pipeline)
+    plain, found = ours.plain().build(network.outputs, network.width), build(pipeline)
+    weights.load_weights(plain, weights_file(pipeline))
+    insert_batchnorm(ours, plain, found, sample(seen, min(MEASURED_IMAGES, len(seen)), pipeline.profile.seed))
+    return {f"weight/{name}": tensor.numpy() for name, tensor in found.state_dict().items()}
 
 
 def weights_file(pipeline: Pipeline) -> Path:
@@ -118,13 +150,15 @@ def _dense(pipeline: Pipeline) -> "nn.Module":
         weights.load_state(network, architecture(pipeline).pretrained(), "torchvision's weights")
     elif named == "scratch":
         restore(network, pipeline.get("scratch"), "network.weights = scratch")
+    elif _inserts_batchnorm(pipeline):
+        restore(network, pipeline.get("inserted"), "network.weights with BatchNorm inserted")
     else:
         weights.load_weights(network, weights_file(pipeline))
     return network.eval()
 
 
 def restore(network: "nn.Module", arrays: Arrays, origin: str) -> None:
-    """Load the weights of a training's artefact into a network."""
+    """Load the weights of an artefact into a network."""
     import torch
 
     from prunelens.networks.weights import load_state

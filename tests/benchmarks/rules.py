@@ -2,7 +2,7 @@
 
 Tables are simulated with the networks, seeds, classes, images and layers that the profile has (default: quick) and a
 known truth; each claim's own function judges them. Prints how often each verdict is reached, false ones with a star.
-About 10 CPU minutes, on all cores.
+On all cores; 17 CPU minutes in all on the machine whose table is in docs/decisions.md.
 """
 
 import sys
@@ -231,7 +231,10 @@ def main(name: str = "quick", *claims: str) -> None:
     chosen = [
         (i, words) for i, case in enumerate(cases(name)) for words in case.truths if case.claim in claims or not claims
     ]
-    print(f"Profile {name}, {REPETITIONS} tables a line.")
+    design = Design(profile.load(name))
+    seeds, units, networks = design.networks.seed.nunique(), design.layers.units.sum(), len(design.networks)
+    print(f"Profile {name}: {seeds} seeds, {design.classes} classes of {design.images} images, {units} units, ", end="")
+    print(f"{networks} networks; {REPETITIONS} tables a line.")
     print(f"*: false; (!): above 5 % by more than simulation error, {limit():.1%}.\n")
     print("| claim | truth | holds | does not hold | undecided | false |\n" + "|---" * 6 + "|")
     with ProcessPoolExecutor() as pool:

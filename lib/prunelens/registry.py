@@ -40,6 +40,9 @@ NEEDS = {"images", "sensitivity", "concepts", "temperature"}
 MARKERS = ("", *"ov^<>sDdpPhH8*Xx+.12348|_")
 
 
+TOP1 = "Top-1 accuracy"  # the label of accuracy
+
+
 @dataclass(frozen=True)
 class Description:
     """What the study knows of a part without running it.

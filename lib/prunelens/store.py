@@ -78,11 +78,7 @@ class Store:
         file = self.path(stage, slug, key, FORMS[form][0])
         try:
             return {**json.loads(_note(file).read_text()), "bytes": file.stat().st_size}
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-        ):  # of damage, loading tells
+        except (OSError, ValueError, TypeError):  # of damage, loading tells
             return None
 
     def path(self, stage: str, slug: str, key: dict, extension: str) -> Path:

@@ -20,7 +20,7 @@ from prunelens.images import stages as images
 from prunelens.images.imageset import ImageSet
 from prunelens.paths import RUNS, figures
 from prunelens.pruning import stages as pruning
-from prunelens.registry import Description
+from prunelens.registry import TOP1, Description
 from prunelens.stages import Pipeline
 from prunelens.store import Arrays, Store, origin
 from prunelens.units import stages as units
@@ -129,7 +129,7 @@ class Study:
     def descriptions(self) -> dict[str, Description]:
         """Labels and looks of the profile's methods and measures and of accuracy, by name."""
         among = {"top1": f"{len(self.classes['outputs'])} classes", "top1_all_outputs": "all outputs"}
-        accuracy = {name: Description(f"Top-1 accuracy among {what}", color="#000000") for name, what in among.items()}
+        accuracy = {name: Description(f"{TOP1} among {what}", color="#000000") for name, what in among.items()}
         return {**self.pipeline.parts["method"], **self.pipeline.parts["measure"], **accuracy}
 
     @cached_property

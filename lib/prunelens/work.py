@@ -1,8 +1,8 @@
 """The work of a study as units: which stage is computed for which subject, in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunelens.networks import stages as networks
 from prunelens.pruning import stages as pruning
@@ -38,23 +38,27 @@ def work(study: "Study") -> Work:
     }
 
 
-def foreign(study: "Study") -> dict[str, str]:
-    """What other code or packages computed of a study's results, in words, by stage and subject.
+def notes(study: "Study") -> Iterator[tuple[str, Subject, dict[str, Any]]]:
+    """The notes of a study's results, see `Store.note`: stage, subject, note.
 
     Nothing is computed for it: results whose keys are not known yet, as no sensitivity scan is there, are left out.
     """
-    pipeline, found = study.pipeline, {}
+    pipeline = study.pipeline
     if not all(pipeline.has(name) for name in ("layers", "stimuli")):
-        return found
+        return
     scanned = all(pipeline.has("sensitivity", block) for block in study.blocks)
     needing = {name for name, part in pipeline.parts["method"].items() if "sensitivity" in part.needs}
     for stage, subjects in work(study).items():
         for subject in subjects:
-            if scanned or not isinstance(subject, Variant) or subject.method not in needing:
-                note = pipeline.note(stage, subject)
-                if note and (said := differences(note)):
-                    found[f"{stage} {subject or ''}".strip()] = said
-    return found
+            keyed = scanned or not isinstance(subject, Variant) or subject.method not in needing
+            if keyed and (note := pipeline.note(stage, subject)):
+                yield stage, subject, note
+
+
+def foreign(study: "Study") -> dict[str, str]:
+    """What other code or packages computed of a study's results, in words, by stage and subject."""
+    said = {f"{stage} {subject or ''}".strip(): differences(note) for stage, subject, note in notes(study)}
+    return {result: words for result, words in said.items() if words}
 
 
 def _of(variants: Sequence[Variant], schedule: str) -> list[Variant]:

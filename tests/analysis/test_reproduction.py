@@ -151,6 +151,6 @@ def test_a_shift_of_eight_standard_deviations_is_seen() -> None:
 def test_parts_survive_a_table() -> None:
     found = estimates.mean([1.0, 2.0, 4.0], "seeds")
     row = reproduction._row("a", "top1", found)
-    assert reproduction.read_parts(str(row["parts"])) == found.parts
+    assert Estimate.of(pd.Series(row)).parts == found.parts
     assert reproduction._variance(found) == pytest.approx(np.var([1, 2, 4], ddof=1) / 3)
     assert math.isnan(reproduction._variance(Estimate(1.0)))

@@ -4,6 +4,7 @@ An interval over seeds speaks of other runs of the same configuration, one over 
 of other units of the same networks. None speaks of other dense networks.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,12 +48,20 @@ class Estimate:
 
     @classmethod
     def of(cls, row: Any) -> "Estimate":
-        """The estimate in a row (Series or named tuple) of a table with the columns value, low, high, over."""
-        return cls(row.value, row.low, row.high, row.over)
+        """The estimate in a row (Series or named tuple) of a table with the columns value, low, high, over.
+
+        Its parts are known where the table has those of `record`.
+        """
+        parts = (Part(*each) for each in json.loads(getattr(row, "parts", "[]")))
+        return cls(row.value, row.low, row.high, row.over, tuple(parts))
 
     def columns(self) -> dict[str, Any]:
         """The columns of the estimate in a `table`."""
         return {"value": self.value, "low": self.low, "high": self.high, "over": self.over}
+
+    def record(self) -> dict[str, Any]:
+        """`columns` with the parts, as JSON: all of an estimate."""
+        return {**self.columns(), "parts": json.dumps(self.parts)}
 
     def __format__(self, form: str) -> str:
         if not math.isfinite(self.value):

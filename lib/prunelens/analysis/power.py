@@ -13,7 +13,6 @@ from scipy.special import gammaln
 
 from prunelens import registry
 from prunelens.analysis.estimates import Estimate, Part, counted, critical, total
-from prunelens.analysis.reproduction import read_parts
 from prunelens.analysis.verdicts import FAILS, HOLDS, Claim, Finding
 from prunelens.profile import Margins
 
@@ -73,7 +72,7 @@ def expect(
 def _expected(claim: Claim, rows: pd.DataFrame, sizes: Mapping[str, int], margin: float) -> list[tuple[str, ...]]:
     if rows.empty:
         return [(claim.name, "", "-", "-", "-", "no earlier run", "-")]
-    earlier = {row.comparison: replace(Estimate.of(row), parts=read_parts(row.parts)) for row in rows.itertuples()}
+    earlier = {row.comparison: Estimate.of(row) for row in rows.itertuples()}
     of_claim = _verdict(claim, rows, earlier, sizes, margin), _decides(claim, rows, earlier, sizes, margin)
     found = []
     for name, estimate in earlier.items():

@@ -5,10 +5,8 @@ over all that is compared, so that a run that differs from the reference by noth
 the time. Numbers that have no chance in them, such as the sparsity of masks, have to agree to rounding.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pandas as pd
 from scipy import special
@@ -99,7 +97,7 @@ def _mis(live: pd.DataFrame, fixed: bool) -> Estimate:
 
 
 def _row(network: str, quantity: str, estimate: Estimate) -> dict[str, object]:
-    return {"network": network, "quantity": quantity, **estimate.columns(), "parts": json.dumps(estimate.parts)}
+    return {"network": network, "quantity": quantity, **estimate.record()}
 
 
 # ------------------------------------------------------------------------------------------------------- comparison
@@ -149,16 +147,7 @@ def _read(tables: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str, str], tupl
     """Estimates and verdicts by claim, name and quantity; those without a value are left out."""
     claims = [(row, (row.claim, row.comparison, ""), row.verdict) for row in tables["claims"].itertuples()]
     rows = [(row, ("", row.network, row.quantity), "") for row in tables["numbers"].itertuples()]
-    return {
-        key: (replace(Estimate.of(row), parts=read_parts(row.parts)), verdict)
-        for row, key, verdict in [*claims, *rows]
-        if not math.isnan(row.value)
-    }
-
-
-def read_parts(text: str) -> tuple[Part, ...]:
-    """The parts of an estimate from a table's column."""
-    return tuple(Part(*each) for each in json.loads(text))
+    return {key: (Estimate.of(row), verdict) for row, key, verdict in [*claims, *rows] if not math.isnan(row.value)}
 
 
 def _variance(estimate: Estimate) -> float:

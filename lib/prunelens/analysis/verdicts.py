@@ -214,10 +214,9 @@ def findings(tables: Tables, claims: Iterable[str] | None = None, margins: Margi
         margin = part.claim.bound(margins or Margins())
         verdict = part.claim.verdict(found, margin)
         for comparison, estimate in (found.estimates or {"": NONE}).items():
-            row = {"claim": part.claim.name, "comparison": comparison, "verdict": verdict, **estimate.columns()}
-            row |= {"parts": json.dumps(estimate.parts), "undecided": part.claim.barred(found, comparison, margin)}
-            rows.append(row | {"least": found.least})
-    columns = ["claim", "comparison", "verdict", *NONE.columns(), "parts", "undecided", "least"]
+            row = {"claim": part.claim.name, "comparison": comparison, "verdict": verdict, **estimate.record()}
+            rows.append(row | {"undecided": part.claim.barred(found, comparison, margin), "least": found.least})
+    columns = ["claim", "comparison", "verdict", *NONE.record(), "undecided", "least"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -22,7 +22,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prunelens.registry import Description
+from prunelens.registry import TOP1, Description
 from prunelens.variants import DENSE, RETRAINED
 
 STYLE = Path(__file__).parents[1] / "data" / "report.mplstyle"
@@ -38,8 +38,8 @@ SCHEDULES = {
 }
 DASHES = {"iterative": "--", "recalibrated": "-."}
 LOOK = {"method": DENSE, "schedule": "one_shot", "masked": True, "weights": "trained"}  # fields that give the look
-# Of columns, for axes, headings and captions; methods and measures bring theirs in `@describe`.
-TOP1 = "Top-1 accuracy"
+# Of columns, for axes, headings and captions; methods and measures bring theirs in `@describe`, and a study that of its
+# accuracy.
 LABELS = {
     "rate": "nominal pruning rate",
     "conv_sparsity": "sparsity of the prunable conv weights",

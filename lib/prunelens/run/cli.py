@@ -9,7 +9,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prunelens import paths
 from prunelens.run import checks
@@ -39,42 +41,36 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunelens", description="What pruning changes in a network's units.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add = commands.add_parser("run", help="execute the notebooks: all figures and tables of a profile")
-    add.set_defaults(command=_run)
-    add.add_argument("profile", nargs="?", default="quick", help="a profile's name or YAML file (default: quick)")
+    quick = {"nargs": "?", "default": "quick", "help": "a profile's name or YAML file (default: quick)"}
+    add = _add_command(commands, "run", _run, "execute the notebooks: all figures and tables of a profile", **quick)
     add.add_argument("--notebooks", default="", metavar="LIST", help="only these: 01,05 or 03-06 (default: all)")
-    _add_options(add)
-    add = commands.add_parser("compute", help="compute a profile's networks and measures without drawing figures")
-    add.set_defaults(command=_compute)
-    add.add_argument("profile", help="a profile's name or YAML file")
+    told = "compute a profile's networks and measures without drawing figures"
+    add = _add_command(commands, "compute", _compute, told)
     add.add_argument("--stages", metavar="LIST", help="only these, such as retrained,accuracy (default: all)")
-    _add_options(add)
-    add = commands.add_parser("plan", help="what to expect of each claim, and what a profile costs in minutes and disk")
-    add.set_defaults(command=_plan)
-    add.add_argument("profile", help="a profile's name or YAML file")
-    _add_options(add)
-    add = commands.add_parser("verify", help="compare a run with the reference tables of its profile")
-    add.set_defaults(command=_verify)
-    add.add_argument("profile", help="a profile's name or YAML file")
+    _add_command(commands, "plan", _plan, "what to expect of each claim, and what a profile costs in minutes and disk")
+    add = _add_command(commands, "verify", _verify, "compare a run with the reference tables of its profile")
     add.add_argument("--keep", action="store_true", help="make this run the reference instead")
-    _add_options(add)
     add = commands.add_parser("judge", help="decide the claims again from the tables that a run has left")
     add.set_defaults(command=_judge)
     add.add_argument("folder", type=Path, help="the run's results, such as figures/quick")
-    add = commands.add_parser("train", help="train a profile's dense network from scratch (network.scratch)")
-    add.set_defaults(command=_train)
-    add.add_argument("profile", help="a profile's name or YAML file")
+    add = _add_command(commands, "train", _train, "train a profile's dense network from scratch (network.scratch)")
     add.add_argument("file", type=Path, help="safetensors file to write the weights to, in half precision")
-    _add_options(add)
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_command(
+    commands: Any, name: str, command: Callable[[argparse.Namespace], int], told: str, **profile: Any
+) -> argparse.ArgumentParser:
+    """Add a command that takes a profile and the options that all such commands have."""
+    parser = commands.add_parser(name, help=told)
+    parser.set_defaults(command=command)
+    parser.add_argument("profile", **{"help": "a profile's name or YAML file", **profile})
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the profile"
     )
     parser.add_argument("--device", default="auto", help="auto (default: a GPU where there is one), cpu or cuda")
     parser.add_argument("--out", default="", metavar="DIR", help="hold figures/ and runs/ here (default: the project)")
+    return parser
 
 
 def _find_modules_of_caller() -> None:

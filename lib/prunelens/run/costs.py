@@ -17,7 +17,7 @@ from prunelens.stages import Subject
 from prunelens.store import origin
 from prunelens.study import Study
 from prunelens.variants import Variant
-from prunelens.work import Work, work
+from prunelens.work import Work, notes
 
 LONGEST = 120.0  # seconds that small studies may take in all
 PRUNED = "structured_l1"  # the method of small studies
@@ -76,15 +76,6 @@ def makespan(seconds: Iterable[float], processes: int) -> float:
 # ------------------------------------------------------------------------------------------------ what is known
 
 
-def known(study: Study) -> Known:
-    """Look units up in the study's results."""
-
-    def find(stage: str, subject: Subject) -> Note | None:
-        return study.pipeline.note(stage, subject)
-
-    return find
-
-
 def here(note: Note) -> bool:
     """Whether a result was computed on this machine."""
     return note.get("machine") == origin()["machine"]
@@ -124,12 +115,10 @@ Point = tuple[float, float, float, Study]  # amount, seconds, bytes, and the stu
 def _points(study: Study) -> dict[str, Point]:
     """By kind of unit, the median amount, seconds and bytes of a study's results of this machine."""
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for stage, subjects in work(study).items():
-        for subject in subjects:
-            note = study.pipeline.note(stage, subject)
-            if note is not None and here(note):
-                row = amount(study, stage, subject), note["seconds"], note["bytes"]
-                found.setdefault(_kind(stage, subject), []).append(row)
+    for stage, subject, note in notes(study):
+        if here(note):
+            row = amount(study, stage, subject), note["seconds"], note["bytes"]
+            found.setdefault(_kind(stage, subject), []).append(row)
     return {kind: (*(median(column) for column in zip(*rows, strict=True)), study) for kind, rows in found.items()}
 
 

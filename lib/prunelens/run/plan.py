@@ -8,7 +8,7 @@ from prunelens import paths, registry
 from prunelens.analysis import power, verdicts
 from prunelens.run import checks, verify
 from prunelens.run.checks import Request
-from prunelens.run.costs import Cost, Guesses, calibrate, costs, known
+from prunelens.run.costs import Cost, Guesses, calibrate, costs
 from prunelens.run.messages import columns, display, say
 from prunelens.study import Study
 from prunelens.work import work
@@ -23,7 +23,7 @@ def plan(request: Request) -> int:
     for line in expectations(study):
         say(line)
     say("")
-    planned, find, guesses = work(study), known(study), Guesses([study])
+    planned, find, guesses = work(study), study.pipeline.note, Guesses([study])
     if guesses.missing(planned, find):
         say("measuring what units of work take, two minutes at most ...")
         guesses = Guesses([study, *calibrate(study, request.profile, request.out)])
@@ -88,7 +88,5 @@ def cost_lines(found: list[Cost], processes: int) -> list[str]:
         rows.append([cost.stage, str(cost.units), str(cost.computed), *numbers])
     rows.append(["in all", str(whole.units), str(whole.computed), "", f"{whole.minutes:.1f}", f"{whole.megabytes:.1f}"])
     several = f"{processes} processes" if processes > 1 else "1 process"
-    told = (
-        f"still to compute: about {whole.minutes:.1f} minutes in {several}, {whole.megabytes:.0f} MB; figures take more"
-    )
-    return [*columns(rows, right=range(1, 6)), "", told]
+    told = f"about {whole.minutes:.1f} minutes in {several}, {whole.megabytes:.0f} MB; figures take more"
+    return [*columns(rows, right=range(1, 6)), "", f"still to compute: {told}"]

@@ -15,7 +15,7 @@ from prunelens.profile import Profile
 from prunelens.run.messages import display, say
 from prunelens.store import origin, write_text
 from prunelens.study import Study
-from prunelens.work import work
+from prunelens.work import notes
 
 QUOTED = ("02_sparsity_table", "03_differences", "08_verdicts")  # tables of a run that README quotes
 TEXT = ("claim", "comparison", "verdict", "over", "undecided", "network", "quantity")
@@ -105,10 +105,8 @@ def lines(compared: pd.DataFrame) -> list[str]:
     """A line for each number that does not agree, and one for those that could not be compared."""
     found = []
     for row in _wrong(compared).itertuples():
-        ours, theirs = (
-            Estimate(row.value, row.low, row.high),
-            Estimate(row.reference, row.reference_low, row.reference_high),
-        )
+        ours = Estimate(row.value, row.low, row.high)
+        theirs = Estimate(row.reference, row.reference_low, row.reference_high)
         p = f", p = {row.p_holm:.2g} (Holm)" if row.outcome == "differs" and not math.isnan(row.p_holm) else ""
         found.append(f"  {row.name}: {ours:.4f}, reference {theirs:.4f}: {WORDS[row.outcome]}{p}")
     counts = compared.outcome.value_counts()
@@ -153,11 +151,9 @@ def verify(folder: Path, profile: Profile) -> int:
 
 def origins(study: Study) -> str:
     """How many of the study's results were computed by other code or package versions than the present, in a line."""
-    if not study.pipeline.has("layers"):
+    now, found = origin(), [note for _, _, note in notes(study)]
+    if not found:
         return "results: none here, so that nothing is known of their code and versions"
-    now, notes = origin(), []
-    for stage, subjects in work(study).items():
-        notes += [note for subject in subjects if (note := study.pipeline.note(stage, subject))]
-    code = sum(note.get("library_sha256") != now["library_sha256"] for note in notes)
-    versions = sum(note.get("versions") != now["versions"] for note in notes)
-    return f"results: {len(notes)} here, {code} by other code than the present, {versions} with other package versions"
+    code = sum(note.get("library_sha256") != now["library_sha256"] for note in found)
+    versions = sum(note.get("versions") != now["versions"] for note in found)
+    return f"results: {len(found)} here, {code} by other code than the present, {versions} with other package versions"

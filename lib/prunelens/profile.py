@@ -229,10 +229,7 @@ class Profile(Section):
         return self
 
     def check_stimuli(self, n: int) -> None:
-        """Refuse tasks whose extremes are more than a quarter of the n stimuli: those would be no extremes.
-
-        With 400 extremes of 448 stimuli the MIS said nothing of units whose concepts are known.
-        """
+        """Refuse tasks whose extremes are more than a quarter of the n stimuli: those would be no extremes."""
         wanted = self.interpretability
         if 8 * wanted.extremes > n:
             raise ValueError(

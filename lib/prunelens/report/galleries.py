@@ -61,10 +61,10 @@ def strip(images: np.ndarray, columns: int, gap: int = 2) -> Image:
 
 
 def image_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str = "") -> Figure:
-    """The first `SAMPLES` images of the first `CLASSES` classes, one row per class."""
-    shown = [np.flatnonzero(labels == index)[:SAMPLES] for index in range(len(names))][:CLASSES]
-    strips = [[strip(images[chosen], SAMPLES)] for chosen in shown]
-    return _grid(strips, names[:CLASSES], (), [SAMPLES], (WIDTH - 1) / SAMPLES, title)[0]
+    """The first `SAMPLES` images of `CLASSES` classes from first to last, one row per class."""
+    classes = np.unique(np.linspace(0, len(names) - 1, CLASSES).round().astype(int))
+    strips = [[strip(images[labels == index][:SAMPLES], SAMPLES)] for index in classes]
+    return _grid(strips, [names[index] for index in classes], (), [SAMPLES], (WIDTH - 1) / SAMPLES, title)[0]
 
 
 def _name(unit: Unit, between: str = " ") -> str:

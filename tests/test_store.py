@@ -220,6 +220,7 @@ def test_killed_process_frees_the_artefact(tmp_path: Path) -> None:
     process = multiprocessing.get_context("fork").Process(target=_slow, args=(tmp_path, tmp_path / "started"))
     process.start()
     while not (tmp_path / "started").exists():
+        assert process.is_alive(), "it ended before it computed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -286,10 +286,11 @@ def decode_slowly(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(folders, "_decode_or_reason", decode)
         process = multiprocessing.get_context("fork").Process(
-            target=read_folder, args=(folder, Protocol(12), cache, None)
+            target=read_folder, args=(folder, Protocol(12), cache, CLASSES)
         )
         process.start()
     while not (folder.parent / "decoded").exists():
+        assert process.is_alive(), "it ended before it decoded"
         time.sleep(0.01)
     return process
 

@@ -44,7 +44,6 @@ def study(tmp_path: Path) -> Callable[..., Study]:
 
 def test_a_network_with_batchnorm_inserted_goes_through_the_study(study: Callable[..., Study]) -> None:
     normalized, plain = study("bvlc_googlenet_bn"), study("bvlc_googlenet")
-    normalized.check()
     found, expected = (networks.dense(each.pipeline) for each in (normalized, plain))
     images = torch.rand(4, 3, 64, 64)
     with torch.inference_mode():

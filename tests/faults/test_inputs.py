@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from prunelens.study import Study
 TINY = [
     "pruning.methods=[structured_l1]", "pruning.rates=[0.8]", "pruning.unmasked.methods=[]",
     "pruning.iterative.methods=[]", "pruning.recalibrated.methods=[]", "pruning.controls.methods=[]",
-    "pruning.reinitialized.methods=[]", "pruning.rewound.methods=[]", "sensitivity.methods=[structured_l1]",
+    "pruning.unretrained.methods=[]", "pruning.doubled=[]", "sensitivity.methods=[structured_l1]",
     "interpretability.measures=[lifetime_sparseness]",
 ]  # fmt: skip
 FOLDER = ["network.outputs=8", "data.source=folder", "data.train_images=null", "data.validation_images=null",
@@ -68,10 +67,10 @@ def test_a_similarity_whose_weights_are_gone_since_they_were_tried(root: Path, m
     found = study(root)
     found.check()
 
-    def load(name: str, download: bool) -> Any:
-        raise FileNotFoundError(f"{name}: no weights")
+    def gone() -> None:
+        raise FileNotFoundError("no weights")
 
-    monkeypatch.setattr(similarities, "load", load)
+    monkeypatch.setattr(similarities, "_efficientnet_lite0", gone)
     with pytest.raises(FileNotFoundError, match="no weights"):
         study(root).check()
 
